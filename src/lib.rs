@@ -1,0 +1,20 @@
+//! Receives NEXO ROUTE's delivery webhooks, keeps them durably, answers what became of an OTP.
+//!
+//! The modules stand in the order in which an event passes them; each knows only those before it.
+
+// Vocabulary: pure values.
+pub mod clock;
+pub mod money;
+pub mod phone;
+pub mod secret;
+
+// bytes → verified
+pub mod signature;
+
+// verified → event → the state it tells
+pub mod delivery;
+pub mod event;
+
+// events → batch → commit
+pub mod batch;
+pub mod store;

@@ -1,0 +1,119 @@
+//! Durable custody, and the questions that can be asked of it.
+//!
+//! Lives here: the [`Store`] trait with its promises, and one module for each database, file by file alike: all SQL
+//! of the crate. Does not: HTTP, waiting senders, the merge rule (`delivery`), retry policy (`writer`).
+
+//pub mod open;
+pub mod postgres;
+pub mod query;
+pub mod sqlite;
+
+use async_trait::async_trait;
+
+use crate::{
+    batch::{Batch, Outcome},
+    clock::Timestamp,
+    delivery::{Delivery, DeliveryId, Source, Status},
+    event::Arrival,
+    signature::Verified,
+};
+use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
+
+/// What a database does for the service. Both implementations pass one suite of tests, `tests/it/store`.
+///
+/// Every question and commit ends within a bound that the implementation's options state, also when the database
+/// does not answer at all.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Commits a batch in one transaction, durably: all of it, or on an error none of it as far as can be known.
+    /// Answers what became of each of [`Batch::events`], in their order.
+    ///
+    /// A commit whose answer was lost is [`StoreError::Unavailable`] and may have happened; the same batch again
+    /// is harmless, but for the counts of how often each event was received.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when something in the batch is at fault; then its members can be tried one by one.
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Commits events that have been in quarantine and takes them out of it, in one transaction. Their counts move
+    /// along, whatever [`Arrival::times`] says. One that is no longer in quarantine is left alone.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError>;
+
+    /// The present state of one delivery.
+    ///
+    /// # Errors
+    /// [`StoreError`]; likewise all questions below.
+    async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// A page of deliveries, newest first by [`Delivery::listed_at`].
+    async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError>;
+
+    /// Each verified event of one delivery, oldest first; empty for an unknown id.
+    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError>;
+
+    /// Counts, rates and times over a range of time.
+    async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError>;
+
+    /// A page of what was verified and not understood, newest first.
+    async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError>;
+
+    /// Whether the database answers and holds every migration of this version. One that a newer version has added
+    /// does no harm: migrations only add.
+    async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Applies the migrations that are missing; harmless when several replicas do it at once. Answers how many
+    /// were missing.
+    async fn migrate(&self) -> Result<usize, StoreError>;
+
+    /// Closes all connections, after what is under way.
+    async fn close(&self);
+}
+
+/// Why a store did not do what it was asked. No message holds a body, a phone or a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database is away, read-only, full, too slow, or lacks its schema: later it may work.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The database refuses the data itself: again and again it would.
+    #[error("the store refuses the data: {0}")]
+    Refused(String),
+    /// What the database holds is not what was put there.
+    #[error("the store holds what it should not: {0}")]
+    Corrupt(String),
+}
+
+/// One verified event as it is kept.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    /// The exact bytes and their signature.
+    pub verified: Verified,
+    /// The provider's word for what happened.
+    pub kind: String,
+    /// The status that it told.
+    pub status: Status,
+    /// How it came.
+    pub source: Source,
+    /// When it first came.
+    pub received_at: Timestamp,
+    /// How many times it came.
+    pub times: u64,
+}
+
+/// One verified body that was not understood.
+#[derive(Debug, Clone)]
+pub struct Quarantined {
+    /// The exact bytes and their signature.
+    pub verified: Verified,
+    /// Why, as [`crate::event::NotUnderstood::code`] has it.
+    pub reason: String,
+    /// Why, in a sentence.
+    pub detail: String,
+    /// When it first came.
+    pub received_at: Timestamp,
+    /// How many times it came.
+    pub times: u64,
+}

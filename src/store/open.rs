@@ -1,0 +1,25 @@
+//! From where the data is to a [`Store`]: the only place that names both databases.
+
+use std::sync::Arc;
+
+use super::{Store, StoreError, postgres, sqlite};
+
+/// Where the data is.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A Postgres, shared by any number of replicas.
+    Postgres(postgres::Options),
+    /// The embedded store: a file in a folder of this process.
+    Sqlite(sqlite::Options),
+}
+
+/// Opens a store; its schema may be missing or old still.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when it can't be reached or written.
+pub async fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match location {
+        Location::Postgres(options) => Arc::new(postgres::Postgres::open(options).await?),
+        Location::Sqlite(options) => Arc::new(sqlite::Sqlite::open(options).await?),
+    })
+}
