@@ -18,3 +18,6 @@ pub mod event;
 // events → batch → commit
 pub mod batch;
 pub mod store;
+
+// questions and answers over HTTP
+pub mod http;
