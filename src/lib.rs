@@ -22,3 +22,6 @@ pub mod store;
 // The queue before the store, and what is counted on the way.
 pub mod metrics;
 pub mod writer;
+
+// bytes in, answers out
+pub mod http;
