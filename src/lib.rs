@@ -22,3 +22,9 @@ pub mod store;
 // The queue before the store, and what is counted on the way.
 pub mod metrics;
 pub mod writer;
+
+// Everything over HTTP.
+pub mod http;
+
+// Assembly.
+pub mod service;
