@@ -28,3 +28,7 @@ pub mod http;
 
 // Assembly.
 pub mod service;
+
+// What it is told, and how it speaks to whoever runs it.
+pub mod logs;
+pub mod settings;
