@@ -32,3 +32,6 @@ pub mod service;
 // What it is told, and how it speaks to whoever runs it.
 pub mod logs;
 pub mod settings;
+
+// The commands.
+pub mod cli;
