@@ -13,6 +13,8 @@ pub struct Options {
     pub port: u16,
     /// Where the data is.
     pub location: Location,
+    /// Whether to apply missing migrations at the start.
+    pub migrate: bool,
     /// The webhook secret.
     pub webhook_secret: Secret,
     /// The one being rotated out.
@@ -35,8 +37,8 @@ pub struct Running(SocketAddr);
 ///
 /// # Errors
 /// Always, for now.
-pub async fn start(_options: Options) -> anyhow::Result<Running> {
-    anyhow::bail!("nothing to start yet")
+pub async fn start(_options: Options) -> Result<Running, crate::store::StoreError> {
+    Err(crate::store::StoreError::Unavailable("nothing to start yet".into()))
 }
 
 impl Running {
@@ -46,11 +48,11 @@ impl Running {
         self.0
     }
 
-    /// Stops.
-    ///
-    /// # Errors
-    /// Never, for now.
-    pub async fn stop(self, _deadline: Duration) -> anyhow::Result<()> {
-        Ok(())
+    /// Waits until a part of the service ends by itself, which no part should.
+    pub async fn failed(&self) {}
+
+    /// Stops. Answers whether all was done within `patience`.
+    pub async fn stop(self, _patience: Duration) -> bool {
+        true
     }
 }

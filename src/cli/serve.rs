@@ -1,13 +1,13 @@
 //! `serve`: the service, from the first log line to the exit.
 
-use std::{io, process, time::Duration};
+use std::{io, process};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Answer;
-use crate::{logs, service, settings::Settings, store::open};
+use crate::{logs, service, settings::Settings};
 
 /// The exit code of a second signal, as a shell has it for SIGINT.
 const IMPATIENT: i32 = 130;
@@ -21,44 +21,36 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     logs::init(&settings.log);
     let connections = options.http.connections;
     let files = raise_open_files();
-    options.http.connections = fitting(connections, files);
+    let fitting = fitting(connections, files);
+    options.http.connections = fitting;
     let mut signals = Signals::new().context("signals can't be caught")?;
     let running = tokio::select! {
-        running = start(settings, options.clone()) => running?,
+        running = service::start(options) => running?,
         () = signals.next() => return Ok(Answer::good("")),
     };
     tracing::info!("listening on http://{}", running.addr());
-    if options.http.connections < connections {
+    if fitting < connections {
+        let files = files.unwrap_or_default();
         tracing::warn!(
-            "limits.connections lowered from {connections} to {}: the limit of open files is {files:?}",
-            options.http.connections
+            "limits.connections lowered from {connections} to {fitting}: {files} files may be open"
         );
     }
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = running.failed() => bail!("a part of the service ended by itself"),
+    }
     tracing::info!("stopping: what is under way is finished first; a second signal ends it at once");
     tokio::select! {
-        stopped = stop(running, settings.server.drain) => stopped?,
+        done = running.stop(settings.server.drain) => match done {
+            true => tracing::info!("stopped"),
+            false => tracing::warn!("stopped; what was still under way is cut off, and was never acknowledged"),
+        },
         () = signals.next() => process::exit(IMPATIENT),
     }
-    tracing::info!("stopped");
     Ok(Answer::good(""))
-}
-
-async fn start(settings: &Settings, options: service::Options) -> anyhow::Result<service::Running> {
-    if settings.migrate {
-        let store = open::open(&options.location).await?;
-        let applied = store.migrate().await;
-        store.close().await;
-        applied?;
-    }
-    Ok(service::start(options).await?)
-}
-
-async fn stop(running: service::Running, drain: Duration) -> anyhow::Result<()> {
-    running.stop(drain).await
 }
 
 /// SIGTERM and SIGINT; from when this is made they no longer end the process by themselves.

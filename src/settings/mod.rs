@@ -131,6 +131,7 @@ impl Settings {
             host: self.server.host.clone(),
             port: self.server.port,
             location: self.location.clone(),
+            migrate: self.migrate,
             webhook_secret: self.webhook_secret()?,
             webhook_secret_previous: self.webhook.previous.clone(),
             api_token: required(self.api.current.as_ref(), "api.token")?,
