@@ -20,7 +20,7 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<Answer> {
         settings.warnings().iter().map(|warning| format!("# warning: {warning}\n")).collect();
     let text = settings.print() + &warnings;
     if let Err(missing) = settings.service() {
-        io::stdout().write_all(text.as_bytes())?;
+        let _ = io::stdout().write_all(text.as_bytes());
         return Err(missing.into());
     }
     Ok(Answer::good(text))
