@@ -25,3 +25,13 @@ pub mod writer;
 
 // bytes in, answers out
 pub mod http;
+
+// All of it put together.
+pub mod service;
+
+// What it is told, and how it speaks to whoever runs it.
+pub mod logs;
+pub mod settings;
+
+// The commands.
+pub mod cli;
