@@ -1,1 +1,3 @@
+//! All integration tests, in one binary. `tests/run` starts what they need.
 
+mod tidy;
