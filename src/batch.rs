@@ -58,69 +58,122 @@ pub struct Batch {
     pub deliveries: Vec<Delivery>,
     /// What was not understood, by digest.
     pub quarantine: Vec<FoldedQuarantine>,
-    places: Vec<Place>,
-}
-
-/// Where an arrival went in the batch.
-#[derive(Debug, Clone, Copy)]
-enum Place {
-    Event { index: usize, first: bool },
-    Quarantine,
 }
 
 impl Batch {
-    /// Folds arrivals into a batch.
+    /// Folds arrivals into a batch, and says where each went.
     #[must_use]
-    pub fn fold(arrivals: Vec<Arrival>) -> Self {
+    pub fn fold(arrivals: Vec<Arrival>) -> (Self, Places) {
         let mut events: BTreeMap<(DeliveryId, Digest), FoldedEvent> = BTreeMap::new();
         let mut quarantine: BTreeMap<Digest, FoldedQuarantine> = BTreeMap::new();
-        let mut keys = Vec::with_capacity(arrivals.len());
-        for arrival in arrivals {
-            keys.push(fold_one(arrival, &mut events, &mut quarantine));
-        }
-        let mut seen = vec![false; events.len()];
-        let index: BTreeMap<_, _> = events.keys().cloned().zip(0..).collect();
-        let places = keys
-            .into_iter()
-            .map(|key| match key {
-                None => Place::Quarantine,
-                Some(key) => {
-                    let index = index[&key];
-                    Place::Event { index, first: !std::mem::replace(&mut seen[index], true) }
-                }
-            })
-            .collect();
+        let keys: Vec<_> =
+            arrivals.into_iter().map(|arrival| fold_one(arrival, &mut events, &mut quarantine)).collect();
+        let places = Places::of(keys, events.keys(), quarantine.keys());
         let events: Vec<_> = events.into_values().collect();
         let deliveries = fold_deliveries(&events);
-        Self { events, deliveries, quarantine: quarantine.into_values().collect(), places }
+        (Self { events, deliveries, quarantine: quarantine.into_values().collect() }, places)
     }
 
-    /// What became of each arrival, in the order in which [`Batch::fold`] took them, from what became of each of
-    /// [`Batch::events`].
+    /// A batch of one event.
     #[must_use]
-    pub fn outcomes(&self, events: &[Outcome]) -> Vec<Outcome> {
-        let outcome = |place: &Place| match *place {
-            Place::Quarantine => Outcome::Quarantined,
-            Place::Event { index, first: true } => events[index],
-            Place::Event { first: false, .. } => Outcome::Seen,
+    pub fn of_event(event: FoldedEvent) -> Self {
+        Self { deliveries: vec![event.event.told.clone()], events: vec![event], quarantine: Vec::new() }
+    }
+
+    /// A batch of one quarantined body.
+    #[must_use]
+    pub fn of_quarantine(body: FoldedQuarantine) -> Self {
+        Self { quarantine: vec![body], ..Self::default() }
+    }
+
+    /// The same bytes for quarantine, since the store refused the events that they are.
+    #[must_use]
+    pub fn refused_by_store(self) -> Self {
+        let refused = |event: FoldedEvent| FoldedQuarantine {
+            verified: event.verified,
+            received_at: event.event.told.received_at,
+            reason: NotUnderstood::RefusedByStore,
+            times: event.times,
         };
-        self.places.iter().map(outcome).collect()
+        let mut quarantine: Vec<_> = self.events.into_iter().map(refused).chain(self.quarantine).collect();
+        quarantine.sort_by_key(|body| body.verified.digest());
+        Self { quarantine, ..Self::default() }
     }
 }
 
-/// Folds one arrival in; the key of the event that it is, if it is one.
+/// Where each arrival went in a batch, in the order in which they were folded.
+#[derive(Debug)]
+pub struct Places(Vec<Place>);
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Event { index: usize, first: bool },
+    Quarantine { index: usize },
+}
+
+impl Places {
+    fn of<'a>(
+        keys: Vec<Key>,
+        events: impl Iterator<Item = &'a (DeliveryId, Digest)>,
+        quarantine: impl Iterator<Item = &'a Digest>,
+    ) -> Self {
+        let events: BTreeMap<_, _> = events.zip(0_usize..).collect();
+        let quarantine: BTreeMap<_, _> = quarantine.zip(0_usize..).collect();
+        let mut seen = vec![false; events.len()];
+        let place = |key| match key {
+            Key::Quarantine(digest) => Place::Quarantine { index: quarantine[&digest] },
+            Key::Event(key) => {
+                let index = events[&key];
+                Place::Event { index, first: !std::mem::replace(&mut seen[index], true) }
+            }
+        };
+        Self(keys.into_iter().map(place).collect())
+    }
+
+    /// The same answer for each arrival's sender.
+    #[must_use]
+    pub fn all<E: Copy>(&self, answer: Result<Outcome, E>) -> Vec<Result<Outcome, E>> {
+        vec![answer; self.0.len()]
+    }
+
+    /// What to tell each arrival's sender, from what became of each of [`Batch::events`] and [`Batch::quarantine`].
+    /// Of several copies of one new event the first is new and the others have been seen.
+    #[must_use]
+    pub fn answers<E: Copy>(
+        &self,
+        events: &[Result<Outcome, E>],
+        quarantine: &[Result<Outcome, E>],
+    ) -> Vec<Result<Outcome, E>> {
+        let answer = |place: &Place| match *place {
+            Place::Quarantine { index } => quarantine[index],
+            Place::Event { index, first: true } => events[index],
+            Place::Event { index, first: false } => events[index].map(|outcome| match outcome {
+                Outcome::New | Outcome::Kept | Outcome::Seen => Outcome::Seen,
+                Outcome::Quarantined => Outcome::Quarantined,
+            }),
+        };
+        self.0.iter().map(answer).collect()
+    }
+}
+
+enum Key {
+    Event((DeliveryId, Digest)),
+    Quarantine(Digest),
+}
+
+/// Folds one arrival in, and says under which key.
 fn fold_one(
     arrival: Arrival,
     events: &mut BTreeMap<(DeliveryId, Digest), FoldedEvent>,
     quarantine: &mut BTreeMap<Digest, FoldedQuarantine>,
-) -> Option<(DeliveryId, Digest)> {
+) -> Key {
     let Arrival { verified, received_at, times, meaning } = arrival;
     let digest = verified.digest();
     match meaning {
         Err(reason) => {
             let new = || FoldedQuarantine { verified, received_at, reason, times: 0 };
             quarantine.entry(digest).or_insert_with(new).times += times;
-            None
+            Key::Quarantine(digest)
         }
         Ok(event) => {
             let key = (event.told.id.clone(), digest);
@@ -130,7 +183,7 @@ fn fold_one(
                 }
                 Some(folded) => folded.add(&verified, received_at, times),
             }
-            Some(key)
+            Key::Event(key)
         }
     }
 }
@@ -186,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_key_stands_once_and_in_order() {
-        let batch = Batch::fold(vec![
+        let (batch, _) = Batch::fold(vec![
             arrival(&event("b", "delivered"), 1),
             arrival(&event("a", "sent"), 2),
             arrival("ping", 3),
@@ -205,15 +258,17 @@ mod tests {
 
     #[test]
     fn each_arrival_gets_its_own_outcome() {
-        let batch = Batch::fold(vec![
+        let (_, places) = Batch::fold(vec![
             arrival(&event("b", "delivered"), 1),
             arrival("ping", 3),
             arrival(&event("a", "delivered"), 1),
             arrival(&event("b", "delivered"), 2),
         ]);
+        let answers =
+            places.answers::<()>(&[Ok(Outcome::New), Ok(Outcome::Kept)], &[Ok(Outcome::Quarantined)]);
         assert_eq!(
-            batch.outcomes(&[Outcome::New, Outcome::Kept]),
-            [Outcome::Kept, Outcome::Quarantined, Outcome::New, Outcome::Seen]
+            answers,
+            [Ok(Outcome::Kept), Ok(Outcome::Quarantined), Ok(Outcome::New), Ok(Outcome::Seen)]
         );
     }
 }

@@ -18,3 +18,7 @@ pub mod event;
 // events → batch → commit
 pub mod batch;
 pub mod store;
+
+// The queue before the store, and what is counted on the way.
+pub mod metrics;
+pub mod writer;

@@ -1,0 +1,232 @@
+//! The bounded queue and the group commit.
+//!
+//! Lives here: who waits, what is committed together, and the one policy for a store that refuses or is away. Does
+//! not: SQL, HTTP. There is no timer: what waited while the last commit ran is the next batch, and a lone arrival is
+//! one at once.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    batch::{Batch, Outcome},
+    event::Arrival,
+    metrics::Metrics,
+    store::{Store, StoreError},
+};
+
+/// After the store was found unavailable, for this long nothing is tried and all is refused at once: a database
+/// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How much may wait and how much is committed together.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Arrivals that may wait at most.
+    pub queue: usize,
+    /// Bytes of bodies that may wait at most.
+    pub queue_bytes: usize,
+    /// Arrivals in one commit at most.
+    pub batch: usize,
+}
+
+/// The queue has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct QueueFull;
+
+/// The store has not kept it, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store has not kept it")]
+pub struct NotKept;
+
+/// What a waiting sender is told.
+pub type Answer = Result<Outcome, NotKept>;
+
+/// Hands arrivals to the writer. When the last handle is dropped the writer commits what is queued and ends.
+#[derive(Clone)]
+pub struct Writer {
+    queue: mpsc::Sender<Waiting>,
+    bytes: Arc<Semaphore>,
+}
+
+struct Waiting {
+    arrival: Arrival,
+    answer: oneshot::Sender<Answer>,
+    /// Room in the queue, given back once the commit is over.
+    room: OwnedSemaphorePermit,
+}
+
+impl Writer {
+    /// Starts the writer; the task ends when the last [`Writer`] is gone and the queue is empty.
+    #[must_use]
+    pub fn start(options: &Options, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(options.queue);
+        let bytes = Arc::new(Semaphore::new(options.queue_bytes));
+        let commits = GroupCommit { store, metrics, batch: options.batch, away: None };
+        (Self { queue, bytes }, tokio::spawn(commits.run(waiting)))
+    }
+
+    /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
+    ///
+    /// # Errors
+    /// [`QueueFull`] when too many arrivals or bytes wait already, or the writer is gone.
+    pub fn submit(&self, arrival: Arrival) -> Result<oneshot::Receiver<Answer>, QueueFull> {
+        let bytes = u32::try_from(arrival.verified.body().len()).map_err(|_| QueueFull)?;
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
+        let (answer, receiver) = oneshot::channel();
+        self.queue.try_send(Waiting { arrival, answer, room }).map_err(|_| QueueFull)?;
+        Ok(receiver)
+    }
+
+    /// Whether the writer still takes arrivals.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.queue.is_closed()
+    }
+}
+
+struct GroupCommit {
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    batch: usize,
+    away: Option<Away>,
+}
+
+/// The store is unavailable.
+struct Away {
+    since: Instant,
+    try_again: Instant,
+}
+
+/// Why a batch was not committed.
+enum Failure {
+    /// Something in it is at fault.
+    Refused(String),
+    /// The store is.
+    NotKept,
+}
+
+impl GroupCommit {
+    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+        let mut waiting = Vec::with_capacity(self.batch);
+        while queue.recv_many(&mut waiting, self.batch).await > 0 {
+            self.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+            let (arrivals, senders): (Vec<_>, Vec<_>) =
+                waiting.drain(..).map(|one| (one.arrival, (one.answer, one.room))).unzip();
+            let answers = self.commit(arrivals).await;
+            for ((sender, _room), answer) in senders.into_iter().zip(answers) {
+                // A sender that hung up is no reason not to have committed.
+                let _ = sender.send(answer);
+            }
+        }
+    }
+
+    async fn commit(&mut self, arrivals: Vec<Arrival>) -> Vec<Answer> {
+        let started = Instant::now();
+        let (batch, places) = Batch::fold(arrivals);
+        let quarantined = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
+        let answers = match self.attempt(&batch).await {
+            Ok(outcomes) => {
+                report(&batch, &outcomes);
+                let events: Vec<Answer> = outcomes.into_iter().map(Ok).collect();
+                places.answers(&events, &quarantined)
+            }
+            Err(Failure::NotKept) => places.all(Err(NotKept)),
+            Err(Failure::Refused(reason)) => {
+                tracing::warn!(reason, "the store refused a batch: committing its members one by one");
+                let (events, quarantine) = self.one_by_one(batch).await;
+                places.answers(&events, &quarantine)
+            }
+        };
+        let took = started.elapsed();
+        self.metrics.committed(answers.len(), took);
+        tracing::debug!(arrivals = answers.len(), seconds = took.as_secs_f64(), "commit");
+        answers
+    }
+
+    /// One commit, unless the store was found away a moment ago.
+    async fn attempt(&mut self, batch: &Batch) -> Result<Vec<Outcome>, Failure> {
+        let now = Instant::now();
+        if self.away.as_ref().is_some_and(|away| now < away.try_again) {
+            return Err(Failure::NotKept);
+        }
+        match self.store.commit(batch).await {
+            Ok(outcomes) => {
+                if let Some(away) = self.away.take() {
+                    tracing::info!(seconds = away.since.elapsed().as_secs_f64(), "the store is back");
+                }
+                Ok(outcomes)
+            }
+            Err(StoreError::Refused(reason)) => Err(Failure::Refused(reason)),
+            Err(error) => {
+                let since = self.away.take().map_or(now, |away| away.since);
+                if since == now {
+                    tracing::error!(%error, "a commit failed: webhooks are answered 503 until the store is back");
+                }
+                self.away = Some(Away { since, try_again: Instant::now() + PAUSE });
+                Err(Failure::NotKept)
+            }
+        }
+    }
+
+    /// What the store refuses as an event is kept in quarantine, so that nothing verified is ever lost.
+    async fn one_by_one(&mut self, batch: Batch) -> (Vec<Answer>, Vec<Answer>) {
+        let (mut events, mut quarantine) = (Vec::new(), Vec::new());
+        for event in batch.events {
+            let batch = Batch::of_event(event);
+            events.push(match self.attempt(&batch).await {
+                Ok(outcomes) => {
+                    report(&batch, &outcomes);
+                    Ok(outcomes[0])
+                }
+                Err(Failure::NotKept) => Err(NotKept),
+                Err(Failure::Refused(_)) => self.quarantine(batch.refused_by_store()).await,
+            });
+        }
+        for body in batch.quarantine {
+            quarantine.push(self.quarantine(Batch::of_quarantine(body)).await);
+        }
+        (events, quarantine)
+    }
+
+    async fn quarantine(&mut self, batch: Batch) -> Answer {
+        match self.attempt(&batch).await {
+            Ok(outcomes) => {
+                report(&batch, &outcomes);
+                Ok(Outcome::Quarantined)
+            }
+            Err(Failure::NotKept) => Err(NotKept),
+            Err(Failure::Refused(reason)) => {
+                tracing::error!(reason, "the store refuses to keep a body even in quarantine");
+                Err(NotKept)
+            }
+        }
+    }
+}
+
+/// Logs what was committed: a line an event at `debug`, one at `info` for a batch, a warning for each body that was
+/// not understood.
+fn report(batch: &Batch, outcomes: &[Outcome]) {
+    for body in &batch.quarantine {
+        let reason = body.reason.code();
+        let detail = body.reason.to_string();
+        tracing::warn!(reason, detail, digest = ?body.verified.digest(), "quarantined: verified, but not understood");
+    }
+    for (event, outcome) in batch.events.iter().zip(outcomes) {
+        let (id, told) = (event.event.told.id.as_str(), &event.event.told);
+        let status = told.status.as_str();
+        tracing::debug!(id, status, carrier = told.carrier, phone = %told.phone, ?outcome, times = event.times, "event");
+    }
+    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
+    let (new, older, repeated) = (count(Outcome::New), count(Outcome::Kept), count(Outcome::Seen));
+    if !outcomes.is_empty() {
+        tracing::info!(new, older, repeated, "committed");
+    }
+}
