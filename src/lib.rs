@@ -22,3 +22,16 @@ pub mod store;
 // The queue before the store, and what is counted on the way.
 pub mod metrics;
 pub mod writer;
+
+// bytes in, answers out
+pub mod http;
+
+// All of it put together.
+pub mod service;
+
+// What it is told, and how it speaks to whoever runs it.
+pub mod logs;
+pub mod settings;
+
+// The commands.
+pub mod cli;

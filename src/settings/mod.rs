@@ -1,0 +1,297 @@
+//! What the service is told: built-in defaults, a TOML file over them, the environment over both.
+//!
+//! Lives here: [`Settings`], and which range each value has. Does not: what components do with their options, which
+//! they define themselves and which are only filled here. Nothing else reads the environment.
+
+mod check;
+mod database_url;
+mod known;
+mod layers;
+mod values;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use url::Url;
+
+use crate::{
+    http, logs,
+    secret::Secret,
+    service,
+    store::{open::Location, postgres, sqlite},
+    writer,
+};
+use layers::Layers;
+
+/// A setting that is wrong, unknown or missing, in one line: its name, and what would be right. Never the value of a
+/// secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl SettingsError {
+    fn new(name: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        Self(logs::one_line(&format!("{name}: {problem}")))
+    }
+}
+
+/// Where the service listens, and how long it takes to stop.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// An address or a name that stands for one.
+    pub host: String,
+    /// The port; 0 for a free one.
+    pub port: u16,
+    /// How long what is under way may take at the end.
+    pub drain: Duration,
+}
+
+/// A secret, and the one that is being rotated out.
+#[derive(Debug, Clone)]
+pub struct Rotated {
+    /// The present one.
+    pub current: Option<Secret>,
+    /// The one before.
+    pub previous: Option<Secret>,
+}
+
+/// How the provider is called.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// The API key; without it the provider is not called.
+    pub key: Option<Secret>,
+    /// Where the provider is.
+    pub base_url: Url,
+}
+
+/// All settings, each checked. What only `serve` requires may be missing still: [`Settings::service`] asks for it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where the service listens.
+    pub server: Server,
+    /// The webhook secrets.
+    pub webhook: Rotated,
+    /// The bearer tokens.
+    pub api: Rotated,
+    /// Where the data is.
+    pub location: Location,
+    /// Whether `serve` applies missing migrations.
+    pub migrate: bool,
+    /// The queue.
+    pub writer: writer::Options,
+    /// The limits of serving.
+    pub http: http::Options,
+    /// The log.
+    pub log: logs::Options,
+    /// The provider.
+    pub provider: Provider,
+    layers: Layers,
+}
+
+/// The process's environment, for [`Settings::load`].
+pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+}
+
+impl Settings {
+    /// Reads the defaults, the file if there is one, and the environment.
+    ///
+    /// # Errors
+    /// The first setting that is wrong or unknown.
+    pub fn load(
+        config: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let layers = Layers::collect(config, environment)?;
+        Ok(Self {
+            server: server(&layers)?,
+            webhook: rotated(&layers, "webhook.secret", "webhook.secret_previous", |_| Ok(()))?,
+            api: rotated(&layers, "api.token", "api.token_previous", check_token)?,
+            location: location(&layers)?,
+            migrate: layers.flag("store.migrate")?,
+            writer: writer(&layers)?,
+            http: http(&layers)?,
+            log: log(&layers)?,
+            provider: provider(&layers)?,
+            layers,
+        })
+    }
+
+    /// What the service needs to start.
+    ///
+    /// # Errors
+    /// The first required setting that is missing.
+    pub fn service(&self) -> Result<service::Options, SettingsError> {
+        Ok(service::Options {
+            host: self.server.host.clone(),
+            port: self.server.port,
+            location: self.location.clone(),
+            migrate: self.migrate,
+            webhook_secret: self.webhook_secret()?,
+            webhook_secret_previous: self.webhook.previous.clone(),
+            api_token: required(self.api.current.as_ref(), "api.token")?,
+            api_token_previous: self.api.previous.clone(),
+            writer: self.writer.clone(),
+            http: self.http.clone(),
+        })
+    }
+
+    /// The present webhook secret.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn webhook_secret(&self) -> Result<Secret, SettingsError> {
+        required(self.webhook.current.as_ref(), "webhook.secret")
+    }
+}
+
+fn required(secret: Option<&Secret>, key: &str) -> Result<Secret, SettingsError> {
+    secret.cloned().ok_or_else(|| {
+        let known = known::by_key(key).expect("a required setting is known");
+        let (table, name) = known.table_and_name();
+        let env = known.env;
+        SettingsError::new(
+            env,
+            format!("missing; set it, or {env}_FILE, or `{name}` under [{table}] in a --config file"),
+        )
+    })
+}
+
+/// The longest time that any setting in seconds may be.
+const HOUR: u64 = 3_600;
+
+fn server(layers: &Layers) -> Result<Server, SettingsError> {
+    let host = |text: &str| {
+        let is_name = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+        (text.parse::<IpAddr>().is_ok() || is_name(text)).then(|| text.to_owned())
+    };
+    Ok(Server {
+        host: layers.text("server.host", "an IP address or a host name, without a port", host)?,
+        port: layers.number("server.port", 0..=u16::MAX)?,
+        drain: layers.seconds("server.drain_seconds", HOUR)?,
+    })
+}
+
+fn rotated(
+    layers: &Layers,
+    current: &str,
+    previous: &str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Rotated, SettingsError> {
+    let rotated =
+        Rotated { current: layers.secret(current, &check)?, previous: layers.secret(previous, &check)? };
+    match layers.get(previous) {
+        Some(given) if rotated.current.is_none() => {
+            Err(given.error(format!("set without {current}, which it would be the one before of")))
+        }
+        _ => Ok(rotated),
+    }
+}
+
+/// The fewest characters of a bearer token.
+const SHORTEST_TOKEN: usize = 16;
+
+fn check_token(token: &str) -> Result<(), String> {
+    check_header_text(token)?;
+    match token.len() {
+        SHORTEST_TOKEN.. => Ok(()),
+        length => Err(format!("must have {SHORTEST_TOKEN} characters at least, not {length}")),
+    }
+}
+
+/// What travels in a header has to fit there.
+fn check_header_text(text: &str) -> Result<(), String> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(())
+    } else {
+        Err("must be ASCII letters, digits and signs, without white space".to_owned())
+    }
+}
+
+fn location(layers: &Layers) -> Result<Location, SettingsError> {
+    let folder = |text: &str| (!text.contains(char::is_control)).then(|| PathBuf::from(text));
+    let folder = layers.text("store.data_dir", "a folder's path", folder)?;
+    let pgbouncer = layers.flag("store.pgbouncer")?;
+    let migration_lock = layers.flag("store.migration_lock")?;
+    let read_connections = layers.number("store.read_connections", 1..=1_000)?;
+    let connect_timeout = layers.seconds("store.connect_seconds", HOUR)?;
+    let commit_timeout = layers.seconds("store.commit_seconds", HOUR)?;
+    let read_timeout = layers.seconds("store.read_seconds", HOUR)?;
+    Ok(match layers.secret("store.database_url", database_url::check)? {
+        None => Location::Sqlite(sqlite::Options { folder, read_connections, commit_timeout, read_timeout }),
+        Some(url) => Location::Postgres(postgres::Options {
+            url,
+            pgbouncer,
+            migration_lock,
+            read_connections,
+            connect_timeout,
+            commit_timeout,
+            read_timeout,
+        }),
+    })
+}
+
+/// The most bytes that a limit on all bodies together may be.
+const MOST_BYTES: usize = 1 << 40;
+
+fn writer(layers: &Layers) -> Result<writer::Options, SettingsError> {
+    Ok(writer::Options {
+        queue: layers.number("limits.queue", 1..=1_000_000)?,
+        queue_bytes: layers.number("limits.queue_bytes", body_bytes(layers)?..=MOST_BYTES)?,
+        batch: layers.number("limits.batch", 1..=65_536)?,
+    })
+}
+
+fn http(layers: &Layers) -> Result<http::Options, SettingsError> {
+    let body_bytes = body_bytes(layers)?;
+    Ok(http::Options {
+        body_bytes,
+        in_flight_bytes: layers.number("limits.in_flight_bytes", body_bytes..=MOST_BYTES)?,
+        connections: layers.number("limits.connections", 1..=1_000_000)?,
+        head_timeout: layers.seconds("limits.head_seconds", HOUR)?,
+        body_timeout: layers.seconds("limits.body_seconds", HOUR)?,
+        idle_timeout: layers.seconds("limits.idle_seconds", HOUR)?,
+        write_timeout: layers.seconds("limits.write_seconds", HOUR)?,
+        answer_timeout: layers.seconds("limits.answer_seconds", HOUR)?,
+    })
+}
+
+fn body_bytes(layers: &Layers) -> Result<usize, SettingsError> {
+    layers.number("limits.body_bytes", 1..=16 << 20)
+}
+
+fn log(layers: &Layers) -> Result<logs::Options, SettingsError> {
+    Ok(logs::Options {
+        format: layers.text("log.format", "auto, text or json", logs::Format::parse)?,
+        filter: layers.text(
+            "log.filter",
+            "levels (off, error, warn, info, debug, trace), also per module: info,sqlx=warn",
+            logs::Filter::parse,
+        )?,
+    })
+}
+
+fn provider(layers: &Layers) -> Result<Provider, SettingsError> {
+    let base_url = |text: &str| {
+        let url = Url::parse(text).ok()?;
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        let is_http = ["http", "https"].contains(&url.scheme()) && url.fragment().is_none();
+        (is_plain && is_http).then_some(url)
+    };
+    Ok(Provider {
+        key: layers.secret("provider.key", check_header_text)?,
+        base_url: layers.text(
+            "provider.base_url",
+            "an http or https URL without user, query or fragment",
+            base_url,
+        )?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

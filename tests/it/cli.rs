@@ -1,0 +1,223 @@
+//! The commands as they are called: exit codes, one line for each mistake, no secret in any.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// A secret that no line may ever show.
+const HUNTER: &str = "hunter2hunter2hunter2";
+
+/// The binary in an empty environment.
+fn receiver() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nexo-receiver"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn ran(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn run(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let ran = ran(receiver().args(args).envs(env.iter().copied()).output().unwrap());
+    assert!(!ran.stdout.contains(HUNTER) && !ran.stderr.contains(HUNTER), "{}{}", ran.stdout, ran.stderr);
+    ran
+}
+
+/// Runs what must end with exit code 2 and one line; the line.
+fn refused(args: &[&str], env: &[(&str, &str)]) -> String {
+    let ran = run(args, env);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str(), ran.stderr.lines().count()),
+        (Some(2), "", 1),
+        "{}",
+        ran.stderr
+    );
+    ran.stderr
+}
+
+/// What `serve` requires, and a free port.
+const COMPLETE: [(&str, &str); 3] = [("NEXO_WEBHOOK_SECRET", HUNTER), ("API_TOKEN", HUNTER), ("PORT", "0")];
+
+#[test]
+fn a_wrong_setting_stops_every_command_with_one_line_that_names_it() {
+    let both = [("API_TOKEN", HUNTER), ("API_TOKEN_FILE", "/x")];
+    let weak = "hunter2hunter2hunter2 with spaces";
+    let url = format!("postgres://u:{HUNTER}@h:port/d");
+    for (env, name) in [
+        (&[][..], "NEXO_WEBHOOK_SECRET: missing"),
+        (&[("NEXO_WEBHOOK_SECRET", HUNTER)], "API_TOKEN: missing"),
+        (&[("NEXO_WEBHOOK_SECRET", "")], "NEXO_WEBHOOK_SECRET: empty"),
+        (&[("NEXO_WEBHOOK_SECRET_FILE", "/nowhere")], "NEXO_WEBHOOK_SECRET_FILE: /nowhere can't be read"),
+        (&[("NEXO_SECRET", HUNTER)], "NEXO_SECRET: no such setting"),
+        (&[("API_TOKEN", weak)], "API_TOKEN: must be"),
+        (&[("API_TOKEN", "short")], "API_TOKEN: must have 16 characters"),
+        (&[("DATABASE_URL", &url)], "DATABASE_URL: must be postgres://"),
+        (&[("PORT", "70000")], "PORT: must be a whole number from 0 to 65535, not 70000"),
+        (&[("RUST_LOG", "loud")], "RUST_LOG: must be levels"),
+        (&both, "API_TOKEN: API_TOKEN_FILE is set too"),
+    ] {
+        for args in [&[][..], &["serve"]] {
+            let line = refused(args, env);
+            assert!(line.starts_with(&format!("nexo-receiver: {name}")), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_file_is_named_with_the_key_and_the_nearest_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nexo.toml");
+    let path = path.to_str().unwrap();
+    for (content, parts) in [
+        (
+            "[webhook]\nsecrets = \"hunter2hunter2hunter2\"",
+            ["webhook.secrets in ", "did you mean webhook.secret?"],
+        ),
+        ("[webhook]\nsecret = hunter2hunter2hunter2", ["nexo.toml: no TOML", "line 2"]),
+        ("[limits]\nbatch = 0", ["limits.batch in ", "from 1 to 65536, not 0"]),
+    ] {
+        fs::write(path, content).unwrap();
+        let line = refused(&["--config", path], &[]);
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+    let line = refused(&["serve", "--config", "/nowhere.toml"], &[]);
+    assert!(line.contains("/nowhere.toml: can't be read"), "{line}");
+}
+
+#[test]
+fn config_check_prints_what_is_in_force_and_where_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, format!("{HUNTER}\n")).unwrap();
+    let config = folder.path().join("nexo.toml");
+    fs::write(&config, "[limits]\nbatch = 64\n").unwrap();
+    let url = format!("postgres://u:{HUNTER}@db.internal/nexo");
+    let env = [
+        ("NEXO_WEBHOOK_SECRET", HUNTER),
+        ("NEXO_WEBHOOK_SECRET_PREVIOUS", HUNTER),
+        ("API_TOKEN_FILE", token.to_str().unwrap()),
+        ("DATABASE_URL", &url),
+    ];
+    let ran = run(&["config", "check", "--config", config.to_str().unwrap()], &env);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    ran.stdout.parse::<toml::Table>().unwrap();
+    let printed = ran.stdout.replace(folder.path().to_str().unwrap(), "FOLDER");
+    insta::assert_snapshot!(printed);
+}
+
+#[test]
+fn config_check_prints_also_when_something_is_missing() {
+    let ran = run(&["config", "check"], &[("API_TOKEN", HUNTER)]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.stdout.contains("api.token = \"***\"  # environment API_TOKEN\n"), "{}", ran.stdout);
+    assert!(ran.stderr.starts_with("nexo-receiver: NEXO_WEBHOOK_SECRET: missing"), "{}", ran.stderr);
+}
+
+#[test]
+fn help_and_version_need_no_setting() {
+    insta::assert_snapshot!(run(&["--help"], &[]).stdout);
+    let version = run(&["--version"], &[]);
+    assert_eq!(
+        (version.code, version.stdout),
+        (Some(0), format!("nexo-receiver {}\n", env!("CARGO_PKG_VERSION")))
+    );
+    assert_eq!(run(&["frobnicate"], &[]).code, Some(2));
+}
+
+#[test]
+fn health_without_anybody_listening_is_one_line_and_exit_1() {
+    // Bound and not accepting would do as well as closed; closed answers at once.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for args in [&["health"][..], &["health", "--ready"]] {
+        let ran = run(args, &[("PORT", &port), ("HOST", "0.0.0.0")]);
+        assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("http://127.0.0.1:{port}/")), "{}", ran.stderr);
+    }
+    let ran = run(&["health"], &[("PORT", "0")]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("PORT is 0"), "{}", ran.stderr);
+}
+
+fn vectors() -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/signature-vectors.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn verify_finds_every_vector_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let body = folder.path().join("body");
+    for vector in vectors() {
+        let text = |field: &str| vector[field].as_str().unwrap();
+        fs::write(&body, hex::decode(text("body_hex")).unwrap()).unwrap();
+        let args = ["verify", "--body", body.to_str().unwrap(), "--signature", text("signature")];
+        let ran = run(&args, &[("NEXO_WEBHOOK_SECRET", text("secret"))]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "right: signed with webhook.secret\n"));
+        let ran =
+            run(&args, &[("NEXO_WEBHOOK_SECRET", "new"), ("NEXO_WEBHOOK_SECRET_PREVIOUS", text("secret"))]);
+        assert_eq!(
+            (ran.code, ran.stdout.as_str()),
+            (Some(0), "right: signed with webhook.secret_previous\n")
+        );
+        let ran = run(&args, &[("NEXO_WEBHOOK_SECRET", HUNTER)]);
+        assert_eq!(ran.code, Some(1));
+        assert!(
+            ran.stdout.starts_with("wrong: made with another secret, or over another body"),
+            "{}",
+            ran.stdout
+        );
+    }
+}
+
+#[test]
+fn verify_reads_standard_input_and_says_what_is_wrong() {
+    let vector = &vectors()[0];
+    let text = |field: &str| vector[field].as_str().unwrap();
+    let mut child = receiver()
+        .args(["verify", "--body", "-", "--signature", text("signature")])
+        .env("NEXO_WEBHOOK_SECRET", text("secret"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let body = format!("{}\n", text("body_utf8"));
+    child.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (
+            Some(1),
+            "wrong: the file has a newline at its end that the signed body has not (but for that, signed with \
+             webhook.secret)\n"
+        )
+    );
+}
+
+#[test]
+fn verify_needs_a_secret_and_a_body() {
+    let line = refused(&["verify", "--body", "/nowhere", "--signature", "x"], &[]);
+    assert!(line.contains("NEXO_WEBHOOK_SECRET: missing"), "{line}");
+    let ran = run(&["verify", "--body", "/nowhere", "--signature", "x"], &[("NEXO_WEBHOOK_SECRET", "s")]);
+    assert!(ran.code == Some(1) && ran.stderr.contains("/nowhere can't be read"), "{}", ran.stderr);
+}
+
+#[test]
+fn backup_of_a_postgres_points_to_its_own_tool() {
+    let ran =
+        run(&["backup", "/tmp/x"], &[("DATABASE_URL", "postgres://u:hunter2hunter2hunter2@127.0.0.1/d")]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("use pg_dump"), "{}", ran.stderr);
+}
