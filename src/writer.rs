@@ -83,7 +83,8 @@ impl Writer {
         let bytes = u32::try_from(arrival.verified.body().len()).map_err(|_| QueueFull)?;
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
         let (answer, receiver) = oneshot::channel();
-        let waiting = Waiting { arrival, answer, room, _counted: Counted::in_gauge(&self.metrics.queue_depth) };
+        let waiting =
+            Waiting { arrival, answer, room, _counted: Counted::in_gauge(&self.metrics.queue_depth) };
         self.queue.try_send(waiting).map_err(|_| QueueFull)?;
         Ok(receiver)
     }

@@ -57,7 +57,11 @@ fn is_plain(id: &[u8]) -> bool {
 }
 
 /// Gives the request an id, times it, and logs it: server errors as warnings, all else at `debug`.
-pub(crate) async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let _in_flight = Counted::in_gauge(&metrics.in_flight);
     let id = RequestId::of(request.headers());

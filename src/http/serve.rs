@@ -74,7 +74,8 @@ pub(crate) async fn serve(
         }
     };
     drop(listener);
-    let drained = timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok();
+    let drained =
+        timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok();
     connections.shutdown().await;
     drained
 }
