@@ -23,10 +23,10 @@ pub mod store;
 pub mod metrics;
 pub mod writer;
 
-// Everything over HTTP.
+// bytes in, answers out
 pub mod http;
 
-// Assembly.
+// All of it put together.
 pub mod service;
 
 // What it is told, and how it speaks to whoever runs it.

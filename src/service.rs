@@ -1,20 +1,39 @@
-//! Assembly.
+//! The service put together: the one way in for the `serve` command and for every test.
+//!
+//! Lives here: what is started in which order, and stopped in the opposite one. Does not: settings, signals.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
 };
 
-use crate::{http, secret::Secret, store::open::Location, writer};
+use crate::{
+    http::{
+        self,
+        bearer::Tokens,
+        operation::Readiness,
+        serve::{self, Stop},
+    },
+    metrics::Metrics,
+    secret::Secret,
+    signature::Keyring,
+    store::{
+        Store, StoreError,
+        open::{Location, open},
+    },
+    writer::{self, Writer},
+};
 
-/// What a service is made of.
+/// What the service needs to start.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where it listens.
+    /// Name or address to listen on.
     pub host: String,
-    /// Where it listens; 0 takes a free one.
+    /// Port to listen on; 0 takes a free one.
     pub port: u16,
     /// Where the data is.
     pub location: Location,
@@ -24,66 +43,101 @@ pub struct Options {
     pub webhook_secret: Secret,
     /// The one being rotated out.
     pub webhook_secret_previous: Option<Secret>,
-    /// The bearer token.
+    /// The bearer token of the API.
     pub api_token: Secret,
     /// The one being rotated out.
     pub api_token_previous: Option<Secret>,
-    /// The queue.
+    /// The queue and the group commit.
     pub writer: writer::Options,
-    /// Limits of serving.
+    /// Limits of callers.
     pub http: http::Options,
 }
 
-/// A running service.
-#[derive(Debug)]
-pub struct Running(SocketAddr, Arc<()>);
+/// Why the service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// What was asked for.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The store can't be reached or migrated.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
 
-/// Starts.
+/// Starts everything; when this returns, the service answers.
 ///
 /// # Errors
-/// When it can't listen.
-pub async fn start(options: Options) -> std::io::Result<Running> {
-    let listener = TcpListener::bind((options.host, options.port)).await?;
-    let address = listener.local_addr()?;
-    let open = Arc::new(());
-    let counted = Arc::clone(&open);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let counted = Arc::clone(&counted);
-            tokio::spawn(async move {
-                let mut head = [0; 4096];
-                let read = stream.read(&mut head).await.unwrap_or(0);
-                if head[..read].starts_with(b"POST") {
-                    let _ = stream.read_to_end(&mut Vec::new()).await;
-                }
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-                let _ = stream.write_all(answer).await;
-                drop(counted);
-            });
-        }
-    });
-    Ok(Running(address, open))
+/// [`StartError`] when it can't listen, or its store can't be opened.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let address = format!("{}:{}", options.host, options.port);
+    let listen = |source| StartError::Listen { address: address.clone(), source };
+    let listener = TcpListener::bind((options.host.trim_matches(['[', ']']), options.port)).await.map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+
+    let store = open(&options.location).await?;
+    if options.migrate {
+        let applied = store.migrate().await?;
+        tracing::debug!(applied, "the schema is this version's");
+    }
+    let metrics = Arc::new(Metrics::new());
+    let (writer, committing) = Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics));
+    let readiness = Readiness::new(Arc::clone(&store), writer.clone());
+    let parts = http::Parts {
+        store: Arc::clone(&store),
+        writer,
+        keyring: Keyring::new(&options.webhook_secret, options.webhook_secret_previous.as_ref()),
+        tokens: Tokens::new(&options.api_token, options.api_token_previous.as_ref()),
+        metrics: Arc::clone(&metrics),
+        readiness: readiness.clone(),
+    };
+    let (stop, told) = watch::channel(Stop::Never);
+    let router = http::router(parts, &options.http);
+    let serving = tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
+    Ok(Running { address, stop, readiness, serving, committing, store })
+}
+
+/// A started service.
+pub struct Running {
+    address: SocketAddr,
+    stop: watch::Sender<Stop>,
+    readiness: Readiness,
+    serving: JoinHandle<bool>,
+    committing: JoinHandle<()>,
+    store: Arc<dyn Store>,
 }
 
 impl Running {
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.0
+        self.address
     }
 
     /// Waits until a part of the service ends by itself, which no part should.
     pub async fn failed(&self) {
-        std::future::pending().await
+        tokio::select! {
+            () = self.stop.closed() => {}
+            () = self.readiness.writer_ended() => {}
+        }
     }
 
-    /// Stops. Answers whether all was done within `patience`.
-    #[expect(clippy::disallowed_methods, reason = "a stand-in")]
+    /// Stops: no new connections, what is in flight is finished and committed, then the store is closed. Answers
+    /// whether all of it was done within `patience`; what was not is cut off, and was never acknowledged.
     pub async fn stop(self, patience: Duration) -> bool {
-        if Arc::strong_count(&self.1) > 2 {
-            tokio::time::sleep(patience).await;
-            return false;
-        }
-        true
+        let deadline = Instant::now() + patience;
+        self.readiness.stop();
+        // Only if the server is gone already does nobody hear this.
+        let _ = self.stop.send(Stop::By(deadline));
+        let drained = self.serving.await.unwrap_or(false);
+        // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
+        drop(self.readiness);
+        let committed = timeout_at(deadline, self.committing).await.is_ok();
+        let closed = timeout_at(deadline, self.store.close()).await.is_ok();
+        drained && committed && closed
     }
 }

@@ -90,6 +90,11 @@ impl Writer {
     pub fn is_alive(&self) -> bool {
         !self.queue.is_closed()
     }
+
+    /// Waits until the writer takes no more arrivals.
+    pub async fn ended(&self) {
+        self.queue.closed().await;
+    }
 }
 
 struct GroupCommit {

@@ -182,6 +182,22 @@ pub enum GroupBy {
     Day,
 }
 
+impl GroupBy {
+    /// Every grouping, for documents and errors that list them.
+    pub const ALL: [Self; 4] = [Self::Carrier, Self::ErrorCode, Self::Hour, Self::Day];
+
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Carrier => "carrier",
+            Self::ErrorCode => "error_code",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
 /// Which statistics.
 #[derive(Debug, Clone, Copy)]
 pub struct StatsQuestion {

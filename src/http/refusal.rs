@@ -1,0 +1,107 @@
+//! Every refusal in JSON: `{"ok":false,"error":"<code>","message":"<what to do>"}`, the provider's own shape.
+//!
+//! Lives here: codes, statuses, headers. Does not: the webhook's answers, which are plain text (`webhook`).
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use super::answer::json;
+use crate::store::StoreError;
+
+/// Why a call was refused. No message holds a parameter's value: it may be a phone number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No token, or not an active one.
+    Unauthorized,
+    /// Nothing is here; what, or where else to look.
+    NotFound(&'static str),
+    /// A parameter is wrong; which, and what would be right.
+    InvalidParameter(String),
+    /// The path knows other methods; the router adds `Allow`.
+    MethodNotAllowed,
+    /// The store does not answer now.
+    StoreUnavailable,
+    /// A fault of ours; the log says which.
+    Internal,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    ok: bool,
+    error: &'a str,
+    message: &'a str,
+}
+
+impl Refusal {
+    /// No such path.
+    pub(crate) const UNKNOWN_PATH: Self =
+        Self::NotFound("no such path: the API's base is /api/v1, and /api/v1/openapi.json describes it");
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::NotFound(_) => "not_found",
+            Self::InvalidParameter(_) => "invalid_parameter",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Unauthorized => {
+                "send one header `Authorization: Bearer <token>` with an API token of this service"
+            }
+            Self::NotFound(message) => message,
+            Self::InvalidParameter(message) => message,
+            Self::MethodNotAllowed => "use a method that the `Allow` header names",
+            Self::StoreUnavailable => "the store does not answer: try again in a second",
+            Self::Internal => "the service failed to answer: its log says why",
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Unauthorized => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::StoreUnavailable => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = Body { ok: false, error: self.code(), message: self.message() };
+        let mut response = json(self.status(), &body);
+        response.headers_mut().extend(self.header());
+        response
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => {
+                tracing::warn!(%error, "a question went unanswered");
+                Self::StoreUnavailable
+            }
+            StoreError::Refused(_) | StoreError::Corrupt(_) => {
+                tracing::error!(%error, "a question could not be answered");
+                Self::Internal
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! `POST /webhooks/nexo`: from a request's raw bytes to custody, or to a refusal.
+//!
+//! Lives here: the signature layer, which reads the body within its limits and hands on [`Verified`] bytes, and the
+//! handler behind it. Does not: the HMAC (`signature`), the commit (`writer`).
+//!
+//! The handler takes a `Request<Verified>`. Nothing but the layer makes one, so that the handler can't be mounted
+//! without it:
+//!
+//! ```compile_fail
+//! # use nexo_receiver::http::webhook::Custody;
+//! # fn mount(custody: Custody) {
+//! let _: axum::Router = axum::Router::new().route_service("/webhooks/nexo", custody);
+//! # }
+//! ```
+
+use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
+
+use axum::{body::Body, response::Response};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::BodyExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tower::{Layer, Service};
+
+use super::{Options, observe::RequestId};
+use crate::{
+    clock::Timestamp,
+    event::Arrival,
+    metrics::{Fate, Metrics},
+    signature::{Keyring, Signature, Verified},
+    writer::Writer,
+};
+
+/// The header that carries the signature (provider's guide).
+const SIGNATURE: &str = "x-nexo-signature";
+
+/// Lets through only what is signed: the inner service takes `Request<Verified>`.
+#[derive(Clone)]
+pub struct SignatureLayer(Arc<Gate>);
+
+struct Gate {
+    keyring: Keyring,
+    body_bytes: usize,
+    body_timeout: Duration,
+    /// Bytes of bodies that may be in memory before they are verified and queued.
+    room: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl SignatureLayer {
+    /// A layer that knows the active secrets and the limits of a body.
+    #[must_use]
+    pub fn new(keyring: Keyring, options: &Options, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Gate {
+            keyring,
+            body_bytes: options.body_bytes,
+            body_timeout: options.body_timeout,
+            room: Arc::new(Semaphore::new(options.in_flight_bytes)),
+            metrics,
+        }))
+    }
+}
+
+impl<S> Layer<S> for SignatureLayer {
+    type Service = CheckSignature<S>;
+
+    fn layer(&self, inner: S) -> CheckSignature<S> {
+        CheckSignature { gate: Arc::clone(&self.0), inner }
+    }
+}
+
+/// The layer around its inner service.
+#[derive(Clone)]
+pub struct CheckSignature<S> {
+    gate: Arc<Gate>,
+    inner: S,
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S> Service<Request<Body>> for CheckSignature<S>
+where
+    S: Service<Request<Verified>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        // The instance that was polled ready is the one to call.
+        let standby = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, standby);
+        let gate = Arc::clone(&self.gate);
+        Box::pin(async move {
+            match gate.admit(request).await {
+                Ok(verified) => inner.call(verified).await,
+                Err((fate, response)) => {
+                    gate.metrics.count(fate);
+                    Ok(response)
+                }
+            }
+        })
+    }
+}
+
+type Refused = (Fate, Response);
+
+impl Gate {
+    async fn admit(&self, request: Request<Body>) -> Result<Request<Verified>, Refused> {
+        let (head, body) = request.into_parts();
+        let (body, _room) = match timeout(self.body_timeout, self.read(&head.headers, body)).await {
+            Ok(read) => read?,
+            Err(_) => {
+                let response = closing(text(StatusCode::REQUEST_TIMEOUT, "request body came too late"));
+                return Err((Fate::TooSlow, response));
+            }
+        };
+        match self.verify(&head.headers, body) {
+            Ok(verified) => Ok(Request::from_parts(head, verified)),
+            Err(problem) => {
+                let request_id = head.extensions.get::<RequestId>().map(RequestId::as_str);
+                tracing::warn!(request_id, problem, "refused a webhook: bad signature");
+                Err((Fate::BadSignature, text(StatusCode::UNAUTHORIZED, "bad signature")))
+            }
+        }
+    }
+
+    fn verify(&self, headers: &HeaderMap, body: Bytes) -> Result<Verified, &'static str> {
+        let mut values = headers.get_all(SIGNATURE).iter();
+        let value = values.next().ok_or("X-NEXO-Signature is missing")?;
+        if values.next().is_some() {
+            return Err("X-NEXO-Signature is repeated");
+        }
+        let signature = Signature::parse(value.as_bytes())
+            .map_err(|_| "X-NEXO-Signature is not `sha256=` and 64 lower-case hex digits")?;
+        self.keyring.verify(body, signature).map_err(|_| "not the signature of these bytes under any active secret")
+    }
+
+    /// Reads a body whole, within the limit; the bytes that it takes are counted against all that are in flight.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        mut body: Body,
+    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refused> {
+        if announced(headers).is_some_and(|bytes| bytes > self.body_bytes) {
+            return Err(self.too_large());
+        }
+        let mut whole = Whole::Nothing;
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return Err((Fate::BrokenOff, closing(text(StatusCode::BAD_REQUEST, "the body was broken off"))));
+            };
+            // Trailers are no part of what is signed.
+            let Ok(bytes) = frame.into_data() else { continue };
+            if whole.len() + bytes.len() > self.body_bytes {
+                return Err(self.too_large());
+            }
+            let taken = u32::try_from(bytes.len()).ok().and_then(|count| {
+                Arc::clone(&self.room).try_acquire_many_owned(count).ok()
+            });
+            let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
+            match &mut room {
+                Some(room) => room.merge(taken),
+                None => room = Some(taken),
+            }
+            whole.push(bytes);
+        }
+        Ok((whole.into_bytes(), room))
+    }
+
+    fn too_large(&self) -> Refused {
+        let message = format!("the body is over {} bytes", self.body_bytes);
+        (Fate::TooLarge, closing(text(StatusCode::PAYLOAD_TOO_LARGE, message)))
+    }
+}
+
+/// The length that a head announces; hyper has refused what is no number.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
+    Some(length.parse().unwrap_or(usize::MAX))
+}
+
+/// A body as it comes in; most come in one piece and are not copied.
+enum Whole {
+    Nothing,
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Whole {
+    fn len(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::One(bytes) => bytes.len(),
+            Self::Many(bytes) => bytes.len(),
+        }
+    }
+
+    fn push(&mut self, more: Bytes) {
+        *self = match std::mem::replace(self, Self::Nothing) {
+            Self::Nothing => Self::One(more),
+            Self::One(first) => {
+                let mut bytes = BytesMut::from(first);
+                bytes.extend_from_slice(&more);
+                Self::Many(bytes)
+            }
+            Self::Many(mut bytes) => {
+                bytes.extend_from_slice(&more);
+                Self::Many(bytes)
+            }
+        };
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(bytes) => bytes,
+            Self::Many(bytes) => bytes.freeze(),
+        }
+    }
+}
+
+/// Takes verified bytes into custody, and answers once they are committed.
+#[derive(Clone)]
+pub struct Custody {
+    writer: Writer,
+    answer_timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Custody {
+    /// A handler that hands over to the writer.
+    #[must_use]
+    pub fn new(writer: Writer, options: &Options, metrics: Arc<Metrics>) -> Self {
+        Self { writer, answer_timeout: options.answer_timeout, metrics }
+    }
+
+    async fn keep(&self, verified: Verified) -> Fate {
+        let arrival = Arrival::understand(verified, Timestamp::now());
+        let Ok(answer) = self.writer.submit(arrival) else { return Fate::Full };
+        match timeout(self.answer_timeout, answer).await {
+            Ok(Ok(Ok(outcome))) => Fate::Kept(outcome),
+            // Not kept, the writer gone, or too late: it may be committed yet, but nothing is promised.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Fate::StoreUnavailable,
+        }
+    }
+}
+
+impl Service<Request<Verified>> for Custody {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Verified>) -> Answering {
+        let custody = self.clone();
+        Box::pin(async move {
+            let fate = custody.keep(request.into_body()).await;
+            custody.metrics.count(fate);
+            Ok(match fate {
+                Fate::Kept(_) => text(StatusCode::OK, "ok"),
+                _ => busy(),
+            })
+        })
+    }
+}
+
+fn busy() -> Response {
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not kept: send it again");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn text(status: StatusCode, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
