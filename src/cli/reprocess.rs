@@ -109,3 +109,123 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     store.close().await;
     Ok(Answer::good(format!("{}\n", reprocessed?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        batch::{Batch, Outcome},
+        clock::Timestamp,
+        delivery::{Delivery, DeliveryId},
+        signature::{Digest, Signature, Verified},
+        store::{
+            Evidence,
+            query::{ListDeliveries, Page, Stats, StatsQuestion},
+        },
+    };
+
+    /// A store that is only a quarantine, and refuses the id `poison`.
+    #[derive(Default)]
+    struct Quarantine {
+        entries: Vec<Quarantined>,
+        released: Mutex<Vec<Arrival>>,
+    }
+
+    impl Quarantine {
+        fn add(&mut self, body: String) {
+            let digest = Digest::of(body.as_bytes());
+            self.entries.push(Quarantined {
+                verified: Verified::from_evidence(body.into(), digest, Signature::from_bytes([0; 32])),
+                reason: "unknown_status".into(),
+                detail: String::new(),
+                received_at: Timestamp::from_micros(self.entries.len() as i64).unwrap(),
+                times: 3,
+            });
+        }
+    }
+
+    #[async_trait]
+    impl Store for Quarantine {
+        async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
+            let after = question.after.as_ref().map(|cursor| cursor.time);
+            let older =
+                self.entries.iter().rev().filter(|entry| after.is_none_or(|after| entry.received_at < after));
+            let entry = |entry: &Quarantined| {
+                let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
+                (entry.clone(), cursor)
+            };
+            Ok(Page::of(older.take(question.size.get() + 1).map(entry).collect(), question.size))
+        }
+
+        async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
+            let is_poison =
+                |arrival: &Arrival| arrival.meaning.as_ref().unwrap().told.id.as_str() == "poison";
+            if understood.iter().any(is_poison) {
+                return Err(StoreError::Refused("poison".into()));
+            }
+            self.released.lock().unwrap().extend(understood);
+            Ok(())
+        }
+
+        async fn commit(&self, _: &Batch) -> Result<Vec<Outcome>, StoreError> {
+            unreachable!()
+        }
+        async fn delivery(&self, _: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+            unreachable!()
+        }
+        async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
+            unreachable!()
+        }
+        async fn events(&self, _: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+            unreachable!()
+        }
+        async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {
+            unreachable!()
+        }
+        async fn ready(&self) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        async fn migrate(&self) -> Result<usize, StoreError> {
+            unreachable!()
+        }
+        async fn close(&self) {}
+    }
+
+    fn event(id: &str) -> String {
+        format!(
+            r#"{{"type":"otp","id":"{id}","phone":"+84981234567","carrier":"viettel","status":"sent","cost":0}}"#
+        )
+    }
+
+    #[tokio::test]
+    async fn what_is_understood_now_is_released_as_it_came_and_the_rest_stays() {
+        let mut store = Quarantine::default();
+        for number in 0..u32::from(PAGE) + 10 {
+            store.add(event(&number.to_string()));
+        }
+        store.add(event("poison"));
+        store.add(event("test"));
+        store.add("{".into());
+        let reprocessed = reprocess(&store).await.unwrap();
+        assert_eq!(
+            reprocessed.to_string(),
+            "looked at 63 in quarantine: 60 released as events, 3 stay: 1 not_json, 1 refused_by_store, 1 test_ping"
+        );
+        let released = store.released.into_inner().unwrap();
+        let first =
+            released.iter().find(|arrival| arrival.verified.body() == &Bytes::from(event("0"))).unwrap();
+        assert_eq!((first.times, first.received_at.micros()), (3, 0));
+        assert_eq!(released.len(), 60);
+    }
+
+    #[tokio::test]
+    async fn an_empty_quarantine_is_no_error() {
+        let reprocessed = reprocess(&Quarantine::default()).await.unwrap();
+        assert_eq!(reprocessed.to_string(), "looked at 0 in quarantine: 0 released as events, 0 stay");
+    }
+}

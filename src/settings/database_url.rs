@@ -46,7 +46,8 @@ pub(super) fn check(text: &str) -> Result<(), String> {
         return Err(RIGHT.to_owned());
     }
     for (name, value) in url.query_pairs() {
-        if !PARAMETERS.contains(&&*name) && !(name.starts_with("options[") && name.ends_with(']')) {
+        let is_option = name.starts_with("options[") && name.ends_with(']');
+        if !is_option && !PARAMETERS.contains(&&*name) {
             return Err(format!("{RIGHT}: after the `?` stands a parameter that is none of Postgres's"));
         }
         if ["sslmode", "ssl-mode"].contains(&&*name) && !SSL_MODES.contains(&&*value) {

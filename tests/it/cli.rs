@@ -2,9 +2,11 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use serde_json::Value;
@@ -47,9 +49,6 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> String {
     );
     ran.stderr
 }
-
-/// What `serve` requires, and a free port.
-const COMPLETE: [(&str, &str); 3] = [("NEXO_WEBHOOK_SECRET", HUNTER), ("API_TOKEN", HUNTER), ("PORT", "0")];
 
 #[test]
 fn a_wrong_setting_stops_every_command_with_one_line_that_names_it() {
@@ -139,8 +138,7 @@ fn help_and_version_need_no_setting() {
 
 #[test]
 fn health_without_anybody_listening_is_one_line_and_exit_1() {
-    // Bound and not accepting would do as well as closed; closed answers at once.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     for args in [&["health"][..], &["health", "--ready"]] {
         let ran = run(args, &[("PORT", &port), ("HOST", "0.0.0.0")]);
         assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{}", ran.stderr);
@@ -148,6 +146,35 @@ fn health_without_anybody_listening_is_one_line_and_exit_1() {
     }
     let ran = run(&["health"], &[("PORT", "0")]);
     assert!(ran.code == Some(1) && ran.stderr.contains("PORT is 0"), "{}", ran.stderr);
+}
+
+/// Asks a listener that answers one request with these bytes, and reads on until the asker is gone.
+fn health_of(answer: &'static [u8]) -> Ran {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(answer).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let ran = run(&["health", "--ready"], &[("PORT", &port)]);
+    answering.join().unwrap();
+    ran
+}
+
+#[test]
+fn health_tells_a_bad_answer_in_one_line() {
+    let ran = health_of(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 12\r\n\r\nthe store\nis");
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stdout.ends_with("/readyz answered 503: the store\\nis\n"), "{}", ran.stdout);
+    let ran = health_of(b"SSH-2.0-OpenSSH\r\n");
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(1), 1), "{}", ran.stderr);
+}
+
+#[test]
+fn health_does_not_wait_for_ever() {
+    let ran = health_of(b"");
+    assert!(ran.code == Some(1) && ran.stderr.contains("no answer within 3 s"), "{}", ran.stderr);
 }
 
 fn vectors() -> Vec<Value> {
