@@ -46,7 +46,8 @@ async fn impatient(database: &Database) -> Receiver {
 
 async fn a_slow_head_is_answered_408(database: Database) {
     let receiver = impatient(&database).await;
-    let answer = Wire::open(receiver.address()).await.send("POST /webhooks/nexo HTT").await.until_closed().await;
+    let answer =
+        Wire::open(receiver.address()).await.send("POST /webhooks/nexo HTT").await.until_closed().await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
@@ -101,7 +102,8 @@ async fn both_lengths_in_one_head_are_refused(database: Database) {
     let receiver = Receiver::start(&database).await;
     let body = event("a", "delivered");
     let chunked = format!("{:x}\r\n{}\r\n0\r\n\r\n", body.len(), String::from_utf8(body.clone()).unwrap());
-    let start = format!("POST /webhooks/nexo HTTP/1.1\r\nhost: test\r\nx-nexo-signature: {}\r\n", sign(&body));
+    let start =
+        format!("POST /webhooks/nexo HTTP/1.1\r\nhost: test\r\nx-nexo-signature: {}\r\n", sign(&body));
     for both in [
         "content-length: 5\r\ntransfer-encoding: chunked\r\n",
         "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
@@ -112,7 +114,8 @@ async fn both_lengths_in_one_head_are_refused(database: Database) {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{both}: {answer}");
     }
     let mut wire = Wire::open(receiver.address()).await;
-    let answer = wire.send(format!("{start}transfer-encoding: chunked\r\n\r\n{chunked}")).await.answer().await;
+    let answer =
+        wire.send(format!("{start}transfer-encoding: chunked\r\n\r\n{chunked}")).await.answer().await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
@@ -149,7 +152,8 @@ async fn an_announced_size_over_the_limit_is_refused_before_its_bytes(database: 
 
 async fn a_client_that_waits_for_100_continue_is_refused_at_once(database: Database) {
     let receiver = Receiver::start(&database).await;
-    let expecting = |length| head(length, &sign(b"x")).replace("content-type", "expect: 100-continue\r\ncontent-type");
+    let expecting =
+        |length| head(length, &sign(b"x")).replace("content-type", "expect: 100-continue\r\ncontent-type");
     let answer = Wire::open(receiver.address()).await.send(expecting(70_000)).await.until_closed().await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     let answer = Wire::open(receiver.address()).await.send(expecting(7)).await.answer().await;
@@ -229,7 +233,14 @@ async fn memory_in_flight_is_bounded(database: Database) {
         wire.send(head(40_000, &sign(b"x"))).await.send([b' '; 30_000]).await;
         half_sent.push(wire);
     }
-    let refused = Wire::open(receiver.address()).await.send(head(40_000, &sign(b"x"))).await.send([b' '; 39_000]).await.until_closed().await;
+    let refused = Wire::open(receiver.address())
+        .await
+        .send(head(40_000, &sign(b"x")))
+        .await
+        .send([b' '; 39_000])
+        .await
+        .until_closed()
+        .await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("retry-after: 1"), "{refused}");
     drop(half_sent);
     assert_eq!(receiver.sender().await.post(&event("a", "delivered")).await.short(), (200, "ok"));
@@ -264,7 +275,9 @@ async fn what_is_in_flight_is_finished_at_the_stop(database: Database) {
     receiver.until_metric("nexo_in_flight", |waiting| waiting >= 2.0).await;
     let stopping = tokio::spawn(receiver.stop_within(Duration::from_secs(10)));
     // The listener is gone before what is in flight is finished.
-    timeout(PATIENCE, async { while Sender::try_connect(address).await.is_ok() {} }).await.expect("nobody listens");
+    timeout(PATIENCE, async { while Sender::try_connect(address).await.is_ok() {} })
+        .await
+        .expect("nobody listens");
     hold.release().await;
     let answer = waiting.until_closed().await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");

@@ -1,7 +1,16 @@
 //! All integration tests, in one binary. `tests/run` starts what they need.
 
+#![expect(unreachable_pub, reason = "one binary: all of it is private")]
 #![expect(clippy::unwrap_used, reason = "a test may fail by it, in its own functions too")]
 
+mod api;
 mod cli;
+mod connections;
+mod crash;
+mod guide;
+mod outage;
+mod replicas;
 mod serve;
+mod support;
 mod tidy;
+mod webhook;

@@ -75,7 +75,8 @@ async fn the_same_event_again_is_answered_alike(database: Database) {
 async fn every_vector_is_let_in_and_kept(database: Database) {
     for Vector { name, secret, body, signature } in vectors() {
         let receiver =
-            Receiver::start_with(&database, |options| options.webhook_secret = Secret::new(secret.clone())).await;
+            Receiver::start_with(&database, |options| options.webhook_secret = Secret::new(secret.clone()))
+                .await;
         let mut sender = receiver.sender().await;
         let headers = [("x-nexo-signature", signature.as_str())];
         let reply = sender.send(Method::POST, &headers, &body).await.unwrap();
@@ -134,7 +135,9 @@ async fn spaces_around_a_signature_are_no_part_of_it(database: Database) {
     let receiver = Receiver::start(&database).await;
     let body = event("a", "delivered");
     let request = String::from_utf8(crate::support::provider::request(&body)).unwrap();
-    let padded = request.replace("x-nexo-signature: ", "x-nexo-signature: \t  ").replace("\r\ncontent-length", " \t\r\ncontent-length");
+    let padded = request
+        .replace("x-nexo-signature: ", "x-nexo-signature: \t  ")
+        .replace("\r\ncontent-length", " \t\r\ncontent-length");
     let answer = Wire::open(receiver.address()).await.send(padded).await.answer().await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok"), "{answer}");
 }
@@ -183,7 +186,10 @@ async fn what_is_not_modelled_is_kept_too(database: Database) {
     let store = database.open().await;
     assert_eq!(store.delivery(&id("a")).await.unwrap().unwrap().carrier, "itel");
     let evidence = store.events(&id("a")).await.unwrap();
-    assert_eq!((evidence[0].kind.as_str(), evidence[0].verified.body().as_ref()), ("otp.answered", body.as_slice()));
+    assert_eq!(
+        (evidence[0].kind.as_str(), evidence[0].verified.body().as_ref()),
+        ("otp.answered", body.as_slice())
+    );
 }
 
 async fn the_answer_does_not_depend_on_the_content_type(database: Database) {
@@ -210,7 +216,11 @@ async fn both_secrets_are_accepted_while_one_is_rotated(database: Database) {
         assert_eq!(reply.status, status, "{secret}");
     }
     let evidence = database.open().await.events(&id("a")).await.unwrap();
-    assert_eq!(evidence.iter().map(|kept| kept.times).collect::<Vec<_>>(), [2], "one event, whoever signed it");
+    assert_eq!(
+        evidence.iter().map(|kept| kept.times).collect::<Vec<_>>(),
+        [2],
+        "one event, whoever signed it"
+    );
 }
 
 async fn a_body_may_have_the_limit_and_no_byte_more(database: Database) {
@@ -261,7 +271,8 @@ async fn another_method_is_told_which_is_allowed(database: Database) {
 async fn a_poisonous_event_never_fails_its_neighbours(database: Database) {
     database.refuse_carrier("poison").await;
     let receiver = Receiver::start(&database).await;
-    let poison = String::from_utf8(event("p", "delivered")).unwrap().replace("viettel", "poison").into_bytes();
+    let poison =
+        String::from_utf8(event("p", "delivered")).unwrap().replace("viettel", "poison").into_bytes();
     // One is held up in its commit, so that the others become one batch.
     let hold = database.hold_writers().await;
     let mut posts = tokio::task::JoinSet::new();
@@ -269,7 +280,9 @@ async fn a_poisonous_event_never_fails_its_neighbours(database: Database) {
     posts.spawn(async move { first.post(&event("first", "delivered")).await.status.as_u16() });
     receiver.until_metric("nexo_in_flight", |requests| requests >= 2.0).await;
     receiver.until_metric("nexo_queue_depth", |waiting| waiting == 0.0).await;
-    for body in [event("a", "delivered"), event("b", "failed"), poison.clone(), event("c", "sent"), b"ping".to_vec()] {
+    for body in
+        [event("a", "delivered"), event("b", "failed"), poison.clone(), event("c", "sent"), b"ping".to_vec()]
+    {
         let mut sender = Sender::connect(receiver.address()).await;
         posts.spawn(async move { sender.post(&body).await.status.as_u16() });
     }

@@ -24,7 +24,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start() -> Self {
-        let setting = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"));
+        let setting =
+            |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"));
         let folder = tempfile::Builder::new().prefix("nexo-receiver-cluster").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let user = Some(setting("PG_USER")).filter(|user| !user.is_empty());
@@ -32,7 +33,12 @@ impl Cluster {
             run(Command::new("chown").arg(user).arg(folder.path()));
         }
         let cluster = Self { folder, binaries: setting("PG_BIN").into(), user, port };
-        run(cluster.command("initdb").args(["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8"]));
+        run(cluster.command("initdb").args([
+            "--username=postgres",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+        ]));
         cluster.restart();
         cluster
     }
@@ -45,7 +51,8 @@ impl Cluster {
     /// Starts the server.
     pub fn restart(&self) {
         let folder = self.folder.path().display();
-        let options = format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}", self.port);
+        let options =
+            format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}", self.port);
         let log = self.folder.path().join("log");
         run(self.command("pg_ctl").args(["start", "--wait", "--options", &options, "--log"]).arg(log));
     }
@@ -76,7 +83,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self.command("pg_ctl").args(["stop", "--mode=immediate", "--wait"]).stderr(Stdio::null()).status();
+        let _ = self
+            .command("pg_ctl")
+            .args(["stop", "--mode=immediate", "--wait"])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 

@@ -44,7 +44,9 @@ impl Ledger {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("200: {}, 503: {}", self.kept(), self.refused()));
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("200: {}, 503: {}", self.kept(), self.refused()));
     }
 
     /// Every event that was answered 200 is in the store; the first that is not is named.

@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-use super::{database::Database, provider::WEBHOOK_SECRET, receiver::API_TOKEN};
+use super::{database::Database, http::API_TOKEN, provider::WEBHOOK_SECRET};
 
 /// A running `serve`; killed when dropped.
 pub struct Process {

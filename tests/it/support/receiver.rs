@@ -12,14 +12,11 @@ use nexo_receiver::{
 
 use super::{
     database::Database,
-    http::Client,
+    http::{API_TOKEN, Client},
     provider::WEBHOOK_SECRET,
     sender::Sender,
     wire::PATIENCE,
 };
-
-/// The bearer token of every service under test.
-pub const API_TOKEN: &str = "token_under_test_0123456789";
 
 /// A running service.
 pub struct Receiver {
@@ -35,7 +32,18 @@ impl Receiver {
     pub async fn start_with(database: &Database, adjust: impl FnOnce(&mut Options)) -> Self {
         let mut options = options(database.location());
         adjust(&mut options);
+        Self::start_at(options).await
+    }
+
+    /// Starts with just these options.
+    pub async fn start_at(options: Options) -> Self {
         Self { running: service::start(options).await.expect("the service starts") }
+    }
+
+    /// What `/readyz` answers.
+    pub async fn ready(&self) -> (u16, String) {
+        let answer = self.client().get("/readyz").await;
+        (answer.status.as_u16(), answer.text().to_owned())
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -49,7 +57,7 @@ impl Receiver {
 
     /// A client of the API with the right token.
     pub fn client(&self) -> Client {
-        Client::new(self.address(), API_TOKEN)
+        Client::new(self.address())
     }
 
     /// Waits until a metric without labels has a value that will do.
@@ -57,8 +65,9 @@ impl Receiver {
         let client = self.client();
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let metrics = client.get("/metrics").await.text();
-            let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            let metrics = client.get("/metrics").await;
+            let value =
+                metrics.text().lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
             if enough(value.unwrap_or_else(|| panic!("no metric {name}"))) {
                 return;
             }

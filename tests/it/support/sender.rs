@@ -55,12 +55,21 @@ impl Sender {
 
     /// Posts a signed body; an error says that no answer came.
     pub async fn try_post(&mut self, body: &[u8]) -> Result<Reply, String> {
-        self.send(Method::POST, &[("x-nexo-signature", &sign(body)), ("content-type", "application/json")], body)
-            .await
+        self.send(
+            Method::POST,
+            &[("x-nexo-signature", &sign(body)), ("content-type", "application/json")],
+            body,
+        )
+        .await
     }
 
     /// Sends any request to the webhook's path.
-    pub async fn send(&mut self, method: Method, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, String> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, String> {
         let mut request = Request::builder().method(method).uri("/webhooks/nexo").header("host", "test");
         for (name, value) in headers {
             request = request.header(*name, *value);

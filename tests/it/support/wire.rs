@@ -30,7 +30,8 @@ impl Wire {
     /// Everything until the peer closes.
     pub async fn until_closed(&mut self) -> String {
         let mut answer = Vec::new();
-        let read = timeout(PATIENCE, self.0.read_to_end(&mut answer)).await.expect("the service closes in time");
+        let read =
+            timeout(PATIENCE, self.0.read_to_end(&mut answer)).await.expect("the service closes in time");
         if let Err(error) = read {
             panic!("the connection broke ({error}) after {:?}", String::from_utf8_lossy(&answer));
         }
