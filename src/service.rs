@@ -69,7 +69,7 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-/// Starts everything; when this returns, the service answers.
+/// Starts everything; when this returns, the service answers. It first logs where it listens.
 ///
 /// # Errors
 /// [`StartError`] when it can't listen, or its store can't be opened.
@@ -79,6 +79,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let listener =
         TcpListener::bind((options.host.trim_matches(['[', ']']), options.port)).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
+    // The first line of the log; whoever connects already waits in the backlog.
+    tracing::info!("listening on http://{address}");
 
     let store = open(&options.location).await?;
     if options.migrate {

@@ -28,7 +28,6 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
         running = service::start(options) => running?,
         () = signals.next() => return Ok(Answer::good("")),
     };
-    tracing::info!("listening on http://{}", running.addr());
     if fitting < connections {
         let files = files.unwrap_or_default();
         tracing::warn!(

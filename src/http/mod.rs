@@ -21,7 +21,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use axum::{
     Router, middleware,
     response::{IntoResponse, Response},
-    routing::{get, post_service},
+    routing::{any, get, post_service},
 };
 use tower::Layer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -85,6 +85,8 @@ pub(crate) fn router(parts: Parts, options: &Options) -> Router {
     Router::new()
         .route("/webhooks/nexo", post_service(signed.layer(custody)))
         .nest("/api/v1", api)
+        // What `nest` leaves out; under the API nothing is told without a token.
+        .route("/api/v1/", any(async || Refusal::UNKNOWN_PATH).layer(bearer.clone()))
         .route("/healthz", get(operation::healthz))
         .route("/readyz", get(operation::readyz).with_state(readiness))
         .route("/metrics", get(operation::metrics).layer(bearer).with_state(Arc::clone(&metrics)))

@@ -154,6 +154,13 @@ fn health_of(answer: &'static [u8]) -> Ran {
     let port = listener.local_addr().unwrap().port().to_string();
     let answering = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
+        // An answer before the question is no HTTP.
+        let mut question = Vec::new();
+        while !question.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            question.extend(byte);
+        }
         stream.write_all(answer).unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     });

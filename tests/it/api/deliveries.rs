@@ -232,7 +232,7 @@ async fn a_wrong_parameter_is_named(database: Database) {
             ("cursor=", "cursor"),
             ("cursor=0", "cursor"),
             ("cursor=zz", "cursor"),
-            ("cursor=64ffffffffffffffff61", "cursor"),
+            ("cursor=647fffffffffffffff61", "cursor"),
             (&cursor, "cursor"),
             ("Phone=%2B84981234567", "Phone"),
             ("wait=5", "wait"),
