@@ -106,6 +106,26 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Open connections.
     pub connections: Gauge,
+    /// Requests whose answer is not ready.
+    pub in_flight: Gauge,
+}
+
+/// One more in a gauge, for as long as this lives.
+pub struct Counted(Gauge);
+
+impl Counted {
+    /// Counts one more.
+    #[must_use]
+    pub fn in_gauge(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -120,6 +140,7 @@ impl Metrics {
             commit_seconds: Seconds.new_metric(),
             queue_depth: Gauge::default(),
             connections: Gauge::default(),
+            in_flight: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("events", "Webhook calls by what became of them", metrics.events.clone());
@@ -136,6 +157,7 @@ impl Metrics {
         );
         registry.register("queue_depth", "Arrivals waiting for the writer", metrics.queue_depth.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("in_flight", "Requests whose answer is not ready", metrics.in_flight.clone());
         registry.register_with_unit(
             "http_request",
             "Time from a request's head to its answer",

@@ -76,7 +76,8 @@ pub enum StartError {
 pub async fn start(options: Options) -> Result<Running, StartError> {
     let address = format!("{}:{}", options.host, options.port);
     let listen = |source| StartError::Listen { address: address.clone(), source };
-    let listener = TcpListener::bind((options.host.trim_matches(['[', ']']), options.port)).await.map_err(listen)?;
+    let listener =
+        TcpListener::bind((options.host.trim_matches(['[', ']']), options.port)).await.map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
 
     let store = open(&options.location).await?;
@@ -97,7 +98,8 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     };
     let (stop, told) = watch::channel(Stop::Never);
     let router = http::router(parts, &options.http);
-    let serving = tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
+    let serving =
+        tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
     Ok(Running { address, stop, readiness, serving, committing, store })
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     batch::{Batch, Outcome},
     event::Arrival,
-    metrics::Metrics,
+    metrics::{Counted, Metrics},
     store::{Store, StoreError},
 };
 
@@ -54,6 +54,7 @@ pub type Answer = Result<Outcome, NotKept>;
 pub struct Writer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 struct Waiting {
@@ -61,6 +62,7 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
     /// Room in the queue, given back once the commit is over.
     room: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 impl Writer {
@@ -69,8 +71,8 @@ impl Writer {
     pub fn start(options: &Options, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
-        let commits = GroupCommit { store, metrics, batch: options.batch, away: None };
-        (Self { queue, bytes }, tokio::spawn(commits.run(waiting)))
+        let commits = GroupCommit { store, metrics: Arc::clone(&metrics), batch: options.batch, away: None };
+        (Self { queue, bytes, metrics }, tokio::spawn(commits.run(waiting)))
     }
 
     /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
@@ -81,7 +83,9 @@ impl Writer {
         let bytes = u32::try_from(arrival.verified.body().len()).map_err(|_| QueueFull)?;
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
         let (answer, receiver) = oneshot::channel();
-        self.queue.try_send(Waiting { arrival, answer, room }).map_err(|_| QueueFull)?;
+        let waiting =
+            Waiting { arrival, answer, room, _counted: Counted::in_gauge(&self.metrics.queue_depth) };
+        self.queue.try_send(waiting).map_err(|_| QueueFull)?;
         Ok(receiver)
     }
 
@@ -122,7 +126,6 @@ impl GroupCommit {
     async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
         let mut waiting = Vec::with_capacity(self.batch);
         while queue.recv_many(&mut waiting, self.batch).await > 0 {
-            self.metrics.queue_depth.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
             let (arrivals, senders): (Vec<_>, Vec<_>) =
                 waiting.drain(..).map(|one| (one.arrival, (one.answer, one.room))).unzip();
             let answers = self.commit(arrivals).await;

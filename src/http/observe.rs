@@ -19,7 +19,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -57,8 +57,13 @@ fn is_plain(id: &[u8]) -> bool {
 }
 
 /// Gives the request an id, times it, and logs it: server errors as warnings, all else at `debug`.
-pub(crate) async fn observe(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(
+    State(metrics): State<Arc<Metrics>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
+    let _in_flight = Counted::in_gauge(&metrics.in_flight);
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(id.clone());
     let route = request.extensions().get::<MatchedPath>().cloned();

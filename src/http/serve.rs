@@ -21,7 +21,7 @@ use super::{
     Options,
     connection::{Connection, HEAD_BYTES, Patience, Phase, Progress},
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 
 /// What a head that takes too long is answered, written past hyper, which would close without a word.
 const HEAD_TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
@@ -74,7 +74,8 @@ pub(crate) async fn serve(
         }
     };
     drop(listener);
-    let drained = timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok();
+    let drained =
+        timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok();
     connections.shutdown().await;
     drained
 }
@@ -106,7 +107,7 @@ struct Server {
 
 impl Server {
     async fn connection(mut self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
-        let _counted = Counted::new(&self.metrics);
+        let _counted = Counted::in_gauge(&self.metrics.connections);
         // Answers are small and wait for nothing.
         let _ = stream.set_nodelay(true);
         let mut connection = Connection::new(stream, self.patience);
@@ -186,20 +187,4 @@ async fn linger(stream: &mut TcpStream) {
     let mut scrap = [0; 4096];
     let drain = async { while rest.read(&mut scrap).await.is_ok_and(|bytes| bytes > 0) {} };
     let _ = timeout(LINGER.1, drain).await;
-}
-
-/// Counts a connection for as long as it lives.
-struct Counted(Arc<Metrics>);
-
-impl Counted {
-    fn new(metrics: &Arc<Metrics>) -> Self {
-        metrics.connections.inc();
-        Self(Arc::clone(metrics))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.dec();
-    }
 }

@@ -13,7 +13,9 @@
 //! # }
 //! ```
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
+use std::{
+    convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
@@ -141,7 +143,9 @@ impl Gate {
         }
         let signature = Signature::parse(value.as_bytes())
             .map_err(|_| "X-NEXO-Signature is not `sha256=` and 64 lower-case hex digits")?;
-        self.keyring.verify(body, signature).map_err(|_| "not the signature of these bytes under any active secret")
+        self.keyring
+            .verify(body, signature)
+            .map_err(|_| "not the signature of these bytes under any active secret")
     }
 
     /// Reads a body whole, within the limit; the bytes that it takes are counted against all that are in flight.
@@ -157,16 +161,19 @@ impl Gate {
         let mut room: Option<OwnedSemaphorePermit> = None;
         while let Some(frame) = body.frame().await {
             let Ok(frame) = frame else {
-                return Err((Fate::BrokenOff, closing(text(StatusCode::BAD_REQUEST, "the body was broken off"))));
+                return Err((
+                    Fate::BrokenOff,
+                    closing(text(StatusCode::BAD_REQUEST, "the body was broken off")),
+                ));
             };
             // Trailers are no part of what is signed.
             let Ok(bytes) = frame.into_data() else { continue };
             if whole.len() + bytes.len() > self.body_bytes {
                 return Err(self.too_large());
             }
-            let taken = u32::try_from(bytes.len()).ok().and_then(|count| {
-                Arc::clone(&self.room).try_acquire_many_owned(count).ok()
-            });
+            let taken = u32::try_from(bytes.len())
+                .ok()
+                .and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
             let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
             match &mut room {
                 Some(room) => room.merge(taken),
@@ -291,6 +298,8 @@ fn closing(mut response: Response) -> Response {
 fn text(status: StatusCode, text: impl Into<Body>) -> Response {
     let mut response = Response::new(text.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -18,13 +18,16 @@ pub enum Location {
 /// # Errors
 /// [`StoreError::Unavailable`] when it can't be reached or written.
 pub async fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
-    Err(StoreError::Unavailable(format!("{location:?} is not built yet")))
+    Ok(match location {
+        Location::Postgres(options) => Arc::new(postgres::Postgres::open(options).await?),
+        Location::Sqlite(options) => Arc::new(sqlite::Sqlite::open(options).await?),
+    })
 }
 
 /// Copies the embedded store, live, into a new file.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when it can't be read or the file not written.
-pub async fn backup(options: &sqlite::Options, _to: &Path) -> Result<(), StoreError> {
-    Err(StoreError::Unavailable(format!("{options:?} is not built yet")))
+/// [`StoreError::Unavailable`] when it can't be read, or the file exists already or can't be written.
+pub async fn backup(options: &sqlite::Options, to: &Path) -> Result<(), StoreError> {
+    sqlite::Sqlite::open(options).await?.backup(to).await
 }

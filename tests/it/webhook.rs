@@ -262,16 +262,20 @@ async fn a_poisonous_event_never_fails_its_neighbours(database: Database) {
     database.refuse_carrier("poison").await;
     let receiver = Receiver::start(&database).await;
     let poison = String::from_utf8(event("p", "delivered")).unwrap().replace("viettel", "poison").into_bytes();
-    // Held up together, so that they become one batch.
+    // One is held up in its commit, so that the others become one batch.
     let hold = database.hold_writers().await;
     let mut posts = tokio::task::JoinSet::new();
+    let mut first = receiver.sender().await;
+    posts.spawn(async move { first.post(&event("first", "delivered")).await.status.as_u16() });
+    receiver.until_metric("nexo_in_flight", |requests| requests >= 2.0).await;
+    receiver.until_metric("nexo_queue_depth", |waiting| waiting == 0.0).await;
     for body in [event("a", "delivered"), event("b", "failed"), poison.clone(), event("c", "sent"), b"ping".to_vec()] {
         let mut sender = Sender::connect(receiver.address()).await;
         posts.spawn(async move { sender.post(&body).await.status.as_u16() });
     }
-    receiver.until_metric("nexo_queue_depth", |waiting| waiting >= 1.0).await;
+    receiver.until_metric("nexo_queue_depth", |waiting| waiting >= 5.0).await;
     hold.release().await;
-    assert_eq!(posts.join_all().await, [200; 5]);
+    assert_eq!(posts.join_all().await, [200; 6]);
     let store = database.open().await;
     for neighbour in ["a", "b", "c"] {
         assert!(store.delivery(&id(neighbour)).await.unwrap().is_some(), "{neighbour}");

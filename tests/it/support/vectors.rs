@@ -1,0 +1,27 @@
+//! The nine signature cases, checked with OpenSSL and with Node's crypto.
+
+use serde_json::Value;
+
+/// One case: a body and its signature under a secret.
+pub struct Vector {
+    pub name: String,
+    pub secret: String,
+    pub body: Vec<u8>,
+    pub signature: String,
+}
+
+/// All of them.
+pub fn vectors() -> Vec<Vector> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/signature-vectors.json");
+    let text = std::fs::read_to_string(path).expect("the vectors stand beside the checkout, in ../shared");
+    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
+    assert_eq!(cases.len(), 9);
+    let text = |case: &Value, field: &str| case[field].as_str().expect("a text").to_owned();
+    let vector = |case: &Value| Vector {
+        name: text(case, "name"),
+        secret: text(case, "secret"),
+        body: hex::decode(text(case, "body_hex")).expect("hex"),
+        signature: text(case, "signature"),
+    };
+    cases.iter().map(vector).collect()
+}
