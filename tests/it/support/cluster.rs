@@ -13,6 +13,8 @@ use nexo_receiver::{
 };
 use tempfile::TempDir;
 
+use super::database::given;
+
 /// A server, durable as a new one is by default; stopped and removed when dropped.
 pub struct Cluster {
     folder: TempDir,
@@ -24,15 +26,13 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start() -> Self {
-        let setting =
-            |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"));
         let folder = tempfile::Builder::new().prefix("nexo-receiver-cluster").tempdir_in("/tmp").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let user = Some(setting("PG_USER")).filter(|user| !user.is_empty());
+        let user = Some(given("PG_USER")).filter(|user| !user.is_empty());
         if let Some(user) = &user {
             run(Command::new("chown").arg(user).arg(folder.path()));
         }
-        let cluster = Self { folder, binaries: setting("PG_BIN").into(), user, port };
+        let cluster = Self { folder, binaries: given("PG_BIN").into(), user, port };
         run(cluster.command("initdb").args([
             "--username=postgres",
             "--auth=trust",

@@ -210,7 +210,13 @@ pub fn postgres_options(url: &str) -> postgres::Options {
 
 /// The throw-away server that `tests/run` starts.
 pub fn server_url() -> String {
-    std::env::var("TEST_DATABASE_URL").expect("TEST_DATABASE_URL is not set: run tests/run")
+    given("TEST_DATABASE_URL")
+}
+
+/// What `tests/run` has put into the environment.
+#[expect(clippy::disallowed_methods, reason = "tests are told where their server is by tests/run")]
+pub fn given(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
 }
 
 fn url_of(database: &str) -> String {

@@ -1,0 +1,42 @@
+//! The README's calls work as they are printed.
+
+use std::process::Command;
+
+use crate::support::{database::Database, http::API_TOKEN, provider::event, receiver::Receiver};
+
+const README: &str = include_str!("../../README.md");
+const ID: &str = "8f2e1c4d-6a1b-4a0e-9c55-0d6f4b1a2c3e";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_curl_of_the_readme_is_answered_200() {
+    Database::sqlite(|database| async move {
+        let receiver = Receiver::start(&database).await;
+        receiver.sender().await.post(&event(ID, "delivered")).await;
+        let calls: Vec<_> = README.lines().filter(|line| line.starts_with("curl ")).collect();
+        assert!(calls.len() >= 9, "{calls:?}");
+        for call in calls {
+            let here = call.replace("127.0.0.1:3000", &receiver.address().to_string());
+            assert_ne!(here, call, "it asks the service");
+            let asked = format!("{here} --fail-with-body --silent --show-error");
+            let answer = tokio::task::spawn_blocking(move || {
+                Command::new("sh").args(["-c", &asked]).env("API_TOKEN", API_TOKEN).output().unwrap()
+            });
+            let answer = answer.await.unwrap();
+            let text = String::from_utf8_lossy(&answer.stdout);
+            assert!(answer.status.success() && !text.is_empty(), "{call}: {answer:?}");
+            assert!(!call.contains(ID) || text.contains(ID), "{call}: {text}");
+        }
+    })
+    .await;
+}
+
+#[test]
+fn every_setting_of_the_contract_stands_in_the_readme_and_in_the_defaults() {
+    let defaults = include_str!("../../config/default.toml");
+    for line in README.lines().filter(|line| line.starts_with("| `")) {
+        let names = line.split('|').nth(1).unwrap();
+        for name in names.split('`').skip(1).step_by(2) {
+            assert!(defaults.contains(&format!("[{name}")), "{name} is no setting");
+        }
+    }
+}
