@@ -105,3 +105,25 @@ impl From<StoreError> for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_asked_again_and_its_faults_are_told_nobody() {
+        let away = Refusal::from(StoreError::Unavailable("10.0.0.7 refused".into()));
+        assert_eq!(away, Refusal::StoreUnavailable);
+        let answer = away.into_response();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["retry-after"]),
+            (503, &HeaderValue::from(1))
+        );
+        for fault in [StoreError::Corrupt("row 7".into()), StoreError::Refused("row 7".into())] {
+            let fault = Refusal::from(fault);
+            assert_eq!(fault, Refusal::Internal);
+            assert!(!fault.message().contains("row 7"));
+            assert_eq!(fault.into_response().status(), 500);
+        }
+    }
+}
