@@ -3,10 +3,13 @@
 //! Lives here: the [`Store`] trait with its promises, and one module for each database, file by file alike: all SQL
 //! of the crate. Does not: HTTP, waiting senders, the merge rule (`delivery`), retry policy (`writer`).
 
-//pub mod open;
+mod committed;
+mod migration;
+pub mod open;
 pub mod postgres;
 pub mod query;
 pub mod sqlite;
+mod tally;
 
 use async_trait::async_trait;
 

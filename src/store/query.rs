@@ -160,6 +160,19 @@ pub struct ListDeliveries {
     pub after: Option<Cursor<DeliveryId>>,
 }
 
+impl ListDeliveries {
+    /// The ranges of an index to read, each already in the list's order: by phone or error code one; else one for
+    /// each status, since those indexes have the status before the time.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<Option<Status>> {
+        if self.status.is_some() || self.phone.is_some() || self.error_code.is_some() {
+            vec![self.status]
+        } else {
+            Status::ALL.map(Some).to_vec()
+        }
+    }
+}
+
 /// Which quarantined bodies to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct ListQuarantine {

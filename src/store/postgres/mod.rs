@@ -1,8 +1,31 @@
 //! The store on Postgres, and on what speaks its protocol and SQL.
+//!
+//! Lives here: the store itself, and what its errors mean. One connection writes, and no pool hands it to others;
+//! questions have a pool of their own.
 
-use std::time::Duration;
+mod commit;
+mod connect;
+mod migrate;
+mod read;
+mod rows;
+mod stats;
 
-use crate::secret::Secret;
+use std::{sync::atomic::AtomicBool, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{Connection, PgConnection, PgPool, error::DatabaseError, postgres::PgConnectOptions};
+use tokio::sync::Mutex;
+
+use super::{
+    Evidence, Quarantined, Store, StoreError,
+    query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+};
+use crate::{
+    batch::{Batch, Outcome},
+    delivery::{Delivery, DeliveryId},
+    event::Arrival,
+    secret::Secret,
+};
 
 /// How to reach a Postgres.
 #[derive(Debug, Clone)]
@@ -21,4 +44,132 @@ pub struct Options {
     pub commit_timeout: Duration,
     /// How long a question may take, waiting for a connection included.
     pub read_timeout: Duration,
+}
+
+/// The store on Postgres.
+pub struct Postgres {
+    options: Options,
+    to: PgConnectOptions,
+    /// Taken out for each commit and put back when there is no doubt about it; otherwise a new one is opened, so that
+    /// a server that came back, or another one that took over, is found.
+    writer: Mutex<Option<PgConnection>>,
+    readers: PgPool,
+    /// Whether it was said already that the server does not sync its disk.
+    warned: AtomicBool,
+}
+
+impl Postgres {
+    /// Connects to the database.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it can't be reached or written, or would lose what it has committed.
+    pub async fn open(options: &Options) -> Result<Self, StoreError> {
+        let to = connect::parse(options)?;
+        let store = Self {
+            options: options.clone(),
+            readers: connect::readers(options, &to),
+            to,
+            writer: Mutex::new(None),
+            warned: AtomicBool::new(false),
+        };
+        let writer = store.connect_writer().await?;
+        *store.writer.lock().await = Some(writer);
+        Ok(store)
+    }
+
+    /// Whether statements are prepared under a name and kept; pgbouncer gives a name to whoever comes next.
+    fn named_statements(&self) -> bool {
+        !self.options.pgbouncer
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
+        self.commit_batch(batch).await
+    }
+
+    async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
+        self.commit_release(understood).await
+    }
+
+    async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read_delivery(id).await
+    }
+
+    async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
+        self.list_deliveries(question).await
+    }
+
+    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+        self.read_events(id).await
+    }
+
+    async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
+        self.read_stats(question).await
+    }
+
+    async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
+        self.list_quarantine(question).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.require_migrations().await
+    }
+
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        self.apply_migrations().await
+    }
+
+    async fn close(&self) {
+        if let Some(writer) = self.writer.lock().await.take() {
+            // The server notices by itself if it is not told.
+            let _ = tokio::time::timeout(self.options.connect_timeout, writer.close()).await;
+        }
+        let _ = tokio::time::timeout(self.options.read_timeout, self.readers.close()).await;
+    }
+}
+
+/// The SQLSTATE of an error that the server answered.
+fn sqlstate(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error()?.code().map(|code| code.into_owned())
+}
+
+/// Another transaction was in the way: the same again may work.
+fn is_conflict(error: &sqlx::Error) -> bool {
+    matches!(sqlstate(error).as_deref(), Some("40001" | "40P01"))
+}
+
+/// "cached plan must not change result type": a migration has changed a table since the statement was prepared.
+fn is_stale(error: &sqlx::Error) -> bool {
+    sqlstate(error).as_deref() == Some("0A000")
+}
+
+/// What an error means: data exceptions, violated constraints and too large index rows are the data's fault, and the
+/// server's message for them may show it.
+fn meaning(error: sqlx::Error) -> StoreError {
+    const INDEX_ROW_SIZE: &str = "54000";
+    match &error {
+        sqlx::Error::Database(answer) => {
+            let code = answer.code().unwrap_or_default();
+            match code.get(..2) {
+                Some("22" | "23") => StoreError::Refused(anonymous(&code, answer.as_ref())),
+                _ if code == INDEX_ROW_SIZE => StoreError::Refused(anonymous(&code, answer.as_ref())),
+                // A trigger's own words.
+                Some("P0") => StoreError::Unavailable(anonymous(&code, answer.as_ref())),
+                _ => StoreError::Unavailable(format!("SQLSTATE {code}: {}", answer.message())),
+            }
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+            StoreError::Corrupt(error.to_string())
+        }
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+fn anonymous(code: &str, answer: &dyn DatabaseError) -> String {
+    match answer.constraint() {
+        Some(constraint) => format!("SQLSTATE {code}, constraint {constraint}"),
+        None => format!("SQLSTATE {code}"),
+    }
 }

@@ -1,6 +1,35 @@
 //! The embedded store: one SQLite file in a folder of its own.
+//!
+//! Lives here: the store itself, and what its errors mean. One connection writes; questions have a pool of their own,
+//! and are told apart from it by the file being read-only to them.
 
-use std::{path::PathBuf, time::Duration};
+mod backup;
+mod commit;
+mod connect;
+mod migrate;
+mod read;
+mod rows;
+mod stats;
+
+use std::{
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use sqlx::SqlitePool;
+use tokio::sync::Mutex;
+
+use super::{
+    Evidence, Quarantined, Store, StoreError,
+    query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+};
+use crate::{
+    batch::{Batch, Outcome},
+    delivery::{Delivery, DeliveryId},
+    event::Arrival,
+};
 
 /// Where the embedded store is.
 #[derive(Debug, Clone)]
@@ -13,4 +42,138 @@ pub struct Options {
     pub commit_timeout: Duration,
     /// How long a question may take, waiting for a connection included.
     pub read_timeout: Duration,
+}
+
+/// The embedded store.
+pub struct Sqlite {
+    options: Options,
+    file: PathBuf,
+    /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
+    writer: Mutex<Option<commit::Writer>>,
+    readers: SqlitePool,
+    /// Whether the disk once failed to say that it wrote: then what the system's cache holds can't be trusted.
+    distrusted: AtomicBool,
+}
+
+impl Sqlite {
+    /// Opens the store, and makes its folder and file where they are missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the folder or the file can't be written.
+    pub async fn open(options: &Options) -> Result<Self, StoreError> {
+        let file = connect::create(&options.folder)?;
+        let writer = commit::Writer::new(connect::writer(options, &file).await?);
+        Ok(Self {
+            options: options.clone(),
+            readers: connect::readers(options, &file),
+            file,
+            writer: Mutex::new(Some(writer)),
+            distrusted: AtomicBool::new(false),
+        })
+    }
+
+    /// Refuses once the disk failed to say that it wrote.
+    fn trust(&self) -> Result<(), StoreError> {
+        if self.distrusted.load(Ordering::Acquire) {
+            return Err(StoreError::Unavailable(
+                "the disk failed to write what it had taken; restart after checking it".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What an error means; one of the disk's own ends all trust in it.
+    fn judge(&self, error: sqlx::Error) -> StoreError {
+        if matches!(result_code(&error), Some(IOERR_FSYNC | IOERR_DIR_FSYNC)) {
+            self.distrusted.store(true, Ordering::Release);
+        }
+        meaning(error)
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
+        self.commit_batch(batch).await
+    }
+
+    async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
+        self.commit_release(understood).await
+    }
+
+    async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.read_delivery(id).await
+    }
+
+    async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
+        self.list_deliveries(question).await
+    }
+
+    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+        self.read_events(id).await
+    }
+
+    async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
+        self.read_stats(question).await
+    }
+
+    async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
+        self.list_quarantine(question).await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.trust()?;
+        self.require_migrations().await
+    }
+
+    async fn migrate(&self) -> Result<usize, StoreError> {
+        self.apply_migrations().await
+    }
+
+    async fn close(&self) {
+        if let Some(writer) = self.writer.lock().await.take() {
+            writer.close().await;
+        }
+        self.readers.close().await;
+    }
+}
+
+const IOERR_FSYNC: i32 = 1034;
+const IOERR_DIR_FSYNC: i32 = 1290;
+const CONSTRAINT_TRIGGER: i32 = 1811;
+
+/// SQLite's extended result code.
+fn result_code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+/// What an error means. SQLite's messages name tables, columns and constraints, never values; a trigger's is its
+/// author's.
+fn meaning(error: sqlx::Error) -> StoreError {
+    const INTERRUPT: i32 = 9;
+    const CORRUPT: i32 = 11;
+    const TOO_BIG: i32 = 18;
+    const CONSTRAINT: i32 = 19;
+    const MISMATCH: i32 = 20;
+    const NOT_A_DATABASE: i32 = 26;
+    match result_code(&error) {
+        Some(CONSTRAINT_TRIGGER) => StoreError::Refused("a trigger refused it (SQLite 1811)".into()),
+        // The lower byte is the kind, the rest its particulars.
+        Some(code) => match code & 0xff {
+            TOO_BIG | CONSTRAINT | MISMATCH => StoreError::Refused(message(&error)),
+            CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(message(&error)),
+            INTERRUPT => StoreError::Unavailable("the question took too long".into()),
+            _ => StoreError::Unavailable(message(&error)),
+        },
+        None => match error {
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+                StoreError::Corrupt(error.to_string())
+            }
+            _ => StoreError::Unavailable(error.to_string()),
+        },
+    }
+}
+
+fn message(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(String::new, |error| format!("SQLite {error}"))
 }

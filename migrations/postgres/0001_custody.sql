@@ -1,0 +1,55 @@
+-- Every text that is compared or indexed has the collation "C": an upgrade of the system's locales can't break it,
+-- and it sorts as bytes, as the program does.
+
+-- The present state of each OTP, folded from its events.
+CREATE TABLE deliveries (
+    id           text COLLATE "C" NOT NULL PRIMARY KEY,
+    phone        text COLLATE "C" NOT NULL,
+    carrier      text COLLATE "C" NOT NULL,
+    status       text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    cost         numeric NOT NULL,
+    error_code   text COLLATE "C",
+    created_at   timestamptz,
+    completed_at timestamptz,
+    received_at  timestamptz NOT NULL,
+    -- Set when the id is first seen and never again: lists are sorted by it.
+    listed_at    timestamptz NOT NULL,
+    source       text COLLATE "C" NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
+    -- The rank of the event that won; the greater bytes win.
+    standing     bytea NOT NULL
+);
+
+-- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
+CREATE INDEX deliveries_by_status ON deliveries (status, listed_at, id);
+-- Likewise lists by carrier, so that a carrier's rare status is found at once.
+CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at, id);
+CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at, id);
+-- Most deliveries have no error code and cost nothing here.
+CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at, id) WHERE error_code IS NOT NULL;
+
+-- The evidence: every verified event, byte for byte.
+CREATE TABLE events (
+    delivery_id text COLLATE "C" NOT NULL,
+    digest      bytea NOT NULL,
+    body        bytea NOT NULL,
+    signature   bytea NOT NULL,
+    kind        text COLLATE "C" NOT NULL,
+    status      text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    source      text COLLATE "C" NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
+    received_at timestamptz NOT NULL,
+    times       bigint NOT NULL,
+    PRIMARY KEY (delivery_id, digest)
+);
+
+-- What was verified and not understood. Nothing is known of it but its bytes, so that their digest is the key.
+CREATE TABLE quarantine (
+    digest      bytea NOT NULL PRIMARY KEY,
+    body        bytea NOT NULL,
+    signature   bytea NOT NULL,
+    reason      text COLLATE "C" NOT NULL,
+    detail      text NOT NULL,
+    received_at timestamptz NOT NULL,
+    times       bigint NOT NULL
+);
+
+CREATE INDEX quarantine_by_time ON quarantine (received_at, digest);

@@ -1,0 +1,53 @@
+-- The present state of each OTP, folded from its events. Times are microseconds since 1970; costs are exact
+-- decimals as text, without trailing zeros.
+CREATE TABLE deliveries (
+    id           TEXT NOT NULL PRIMARY KEY,
+    phone        TEXT NOT NULL,
+    carrier      TEXT NOT NULL,
+    status       TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    cost         TEXT NOT NULL,
+    error_code   TEXT,
+    created_at   INTEGER,
+    completed_at INTEGER,
+    received_at  INTEGER NOT NULL,
+    -- Set when the id is first seen and never again: lists are sorted by it.
+    listed_at    INTEGER NOT NULL,
+    source       TEXT NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
+    -- The rank of the event that won; the greater bytes win.
+    standing     BLOB NOT NULL
+) STRICT;
+
+-- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
+CREATE INDEX deliveries_by_status ON deliveries (status, listed_at, id);
+-- Likewise lists by carrier, so that a carrier's rare status is found at once.
+CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at, id);
+CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at, id);
+-- Most deliveries have no error code and cost nothing here.
+CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at, id) WHERE error_code IS NOT NULL;
+
+-- The evidence: every verified event, byte for byte.
+CREATE TABLE events (
+    delivery_id TEXT NOT NULL,
+    digest      BLOB NOT NULL,
+    body        BLOB NOT NULL,
+    signature   BLOB NOT NULL,
+    kind        TEXT NOT NULL,
+    status      TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    source      TEXT NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
+    received_at INTEGER NOT NULL,
+    times       INTEGER NOT NULL,
+    PRIMARY KEY (delivery_id, digest)
+) STRICT;
+
+-- What was verified and not understood. Nothing is known of it but its bytes, so that their digest is the key.
+CREATE TABLE quarantine (
+    digest      BLOB NOT NULL PRIMARY KEY,
+    body        BLOB NOT NULL,
+    signature   BLOB NOT NULL,
+    reason      TEXT NOT NULL,
+    detail      TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    times       INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX quarantine_by_time ON quarantine (received_at, digest);

@@ -1,0 +1,141 @@
+//! Connections, and what must hold before one is written to.
+
+use std::{future::Future, sync::atomic::Ordering, time::Duration};
+
+use sqlx::{
+    ConnectOptions, PgConnection, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::time::timeout;
+
+use super::{Options, Postgres, meaning};
+use crate::store::StoreError;
+
+/// Connections for questions leave after this long, so that they find a server that took over.
+const READER_LIFETIME: Duration = Duration::from_secs(600);
+/// Likewise those that nobody uses.
+const READER_IDLE: Duration = Duration::from_secs(60);
+
+/// What decides whether a commit is kept, so far as the engine has it.
+const SETTINGS: &str = "SELECT current_setting('synchronous_commit', true) AS synchronous_commit,
+    current_setting('transaction_read_only', true) AS read_only,
+    current_setting('fsync', true) AS fsync,
+    current_setting('full_page_writes', true) AS full_page_writes";
+
+const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) AS synchronous_commit";
+
+const TIMEOUTS: &str =
+    "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false)";
+
+/// Reads the URL.
+pub(super) fn parse(options: &Options) -> Result<PgConnectOptions, StoreError> {
+    let to: PgConnectOptions = options
+        .url
+        .reveal()
+        .parse()
+        .map_err(|error| StoreError::Unavailable(format!("not the URL of a Postgres: {error}")))?;
+    let to = to.disable_statement_logging().application_name("nexo-receiver");
+    // Behind pgbouncer a startup parameter that it does not track is refused.
+    Ok(if options.pgbouncer { to.extra_float_digits(None) } else { to })
+}
+
+/// Connections for questions, opened when they are needed.
+pub(super) fn readers(options: &Options, to: &PgConnectOptions) -> PgPool {
+    let limit = (!options.pgbouncer).then(|| milliseconds(options.read_timeout));
+    PgPoolOptions::new()
+        .max_connections(options.read_connections)
+        .acquire_timeout(options.read_timeout.min(options.connect_timeout))
+        .max_lifetime(READER_LIFETIME)
+        .idle_timeout(READER_IDLE)
+        .after_connect(move |connection, _| {
+            let limit = limit.clone();
+            Box::pin(async move {
+                // So that a question which nobody waits for any more ends on the server too.
+                match limit {
+                    Some(limit) => sqlx::query(TIMEOUTS).bind(limit).execute(connection).await.map(drop),
+                    None => Ok(()),
+                }
+            })
+        })
+        .connect_lazy_with(to.clone())
+}
+
+impl Postgres {
+    /// A connection without any limits, for migrations.
+    pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
+        self.in_time(self.to.connect()).await
+    }
+
+    /// A connection that may be written to.
+    pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
+        let mut connection = self.connect().await?;
+        let pgbouncer = self.options.pgbouncer;
+        let query = sqlx::query(SETTINGS).persistent(!pgbouncer).fetch_one(&mut connection);
+        let settings = self.in_time(query).await?;
+        let is = |name: &str, value: &str| {
+            settings.try_get::<Option<String>, _>(name).is_ok_and(|found| found.as_deref() == Some(value))
+        };
+        if is("read_only", "on") {
+            return Err(self.at("it is read-only: a standby, or set so".into()));
+        }
+        if (is("fsync", "off") || is("full_page_writes", "off")) && !self.warned.swap(true, Ordering::AcqRel)
+        {
+            tracing::warn!(
+                "the database runs with fsync or full_page_writes off: a crash of its machine loses events"
+            );
+        }
+        if is("synchronous_commit", "off") {
+            self.make_synchronous(&mut connection).await?;
+        }
+        if !pgbouncer {
+            // Ends before our own patience does, so that the error says what it was and the connection lives on.
+            let limit = milliseconds(self.options.commit_timeout.mul_f64(0.9));
+            self.in_time(sqlx::query(TIMEOUTS).bind(limit).execute(&mut connection)).await?;
+        }
+        Ok(connection)
+    }
+
+    /// Without this the server answers before what it answers for is on its disk.
+    async fn make_synchronous(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        if self.options.pgbouncer {
+            return Err(self.at(
+                "synchronous_commit is off, and behind pgbouncer a session can't turn it on: ALTER ROLE … SET \
+                 synchronous_commit = on"
+                    .into(),
+            ));
+        }
+        self.in_time(sqlx::query(SYNCHRONOUS).execute(&mut *connection)).await?;
+        let settings = self.in_time(sqlx::query(SETTINGS).fetch_one(connection)).await?;
+        match settings.try_get::<Option<String>, _>("synchronous_commit") {
+            Ok(Some(value)) if value != "off" => Ok(()),
+            _ => Err(self.at("synchronous_commit is off and can't be turned on".into())),
+        }
+    }
+
+    /// Waits for a step of opening a connection.
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        match timeout(self.options.connect_timeout, step).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(self.at(match meaning(error) {
+                StoreError::Unavailable(why) | StoreError::Refused(why) | StoreError::Corrupt(why) => why,
+            })),
+            Err(_) => Err(self.at("no answer in time".into())),
+        }
+    }
+
+    /// Says which database it is about.
+    fn at(&self, why: String) -> StoreError {
+        let host = match self.to.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", self.to.get_host(), self.to.get_port()),
+        };
+        let database = self.to.get_database().unwrap_or(self.to.get_username());
+        StoreError::Unavailable(format!("Postgres at {host}/{database}: {why}"))
+    }
+}
+
+/// As Postgres' settings have it.
+fn milliseconds(time: Duration) -> String {
+    // 0 would be no limit.
+    time.as_millis().max(1).to_string()
+}

@@ -1,0 +1,164 @@
+//! Questions about single deliveries, and lists.
+
+use std::io;
+
+use sqlx::{Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Postgres, is_stale, meaning, rows};
+use crate::{
+    delivery::{Delivery, DeliveryId, Status},
+    store::{
+        Evidence, Quarantined, StoreError,
+        query::{Cursor, ListDeliveries, ListQuarantine, Page},
+    },
+};
+
+impl Postgres {
+    /// Asks one question, within the time for it; again if a migration came between its plan and itself.
+    pub(super) async fn ask(
+        &self,
+        question: impl Fn() -> QueryBuilder<Db> + Send,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        let deadline = Instant::now() + self.options.read_timeout;
+        match self.ask_once(question(), self.named_statements(), deadline).await {
+            Err(error) if is_stale(&error) => self.ask_once(question(), false, deadline).await,
+            answer => answer,
+        }
+        .map_err(meaning)
+    }
+
+    async fn ask_once(
+        &self,
+        mut question: QueryBuilder<Db>,
+        named: bool,
+        deadline: Instant,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let late = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+        let mut lent = Lent(Some(timeout_at(deadline, self.readers.acquire()).await.map_err(late)??));
+        let connection = lent.0.as_deref_mut().expect("it is taken below, at the end");
+        let answer = question.build().persistent(named).fetch_all(connection);
+        let answer = timeout_at(deadline, answer).await.map_err(late)??;
+        // Back to the pool.
+        drop(lent.0.take());
+        Ok(answer)
+    }
+
+    /// See [`crate::store::Store::delivery`].
+    pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let question = || {
+            let mut sql = QueryBuilder::new("SELECT ");
+            sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+            sql
+        };
+        self.ask(question).await?.first().map(rows::delivery).transpose().map_err(meaning)
+    }
+
+    /// See [`crate::store::Store::events`].
+    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+        let question = || {
+            let mut sql = QueryBuilder::new("SELECT ");
+            sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
+            sql.push(" ORDER BY received_at, digest");
+            sql
+        };
+        self.ask(question).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+    }
+
+    /// See [`crate::store::Store::deliveries`].
+    pub(super) async fn list_deliveries(
+        &self,
+        question: &ListDeliveries,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let entry = |row: &PgRow| {
+            let delivery = rows::delivery(row)?;
+            let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
+            Ok((delivery, cursor))
+        };
+        let found = self.ask(|| list(question)).await?;
+        let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        Ok(Page::of(entries, question.size))
+    }
+
+    /// See [`crate::store::Store::quarantine`].
+    pub(super) async fn list_quarantine(
+        &self,
+        question: &ListQuarantine,
+    ) -> Result<Page<Quarantined>, StoreError> {
+        let entry = |row: &PgRow| {
+            let entry = rows::quarantined(row)?;
+            let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
+            Ok((entry, cursor))
+        };
+        let entries = self
+            .ask(|| list_of_quarantine(question))
+            .await?
+            .iter()
+            .map(entry)
+            .collect::<Result<_, _>>()
+            .map_err(meaning)?;
+        Ok(Page::of(entries, question.size))
+    }
+}
+
+/// A connection of the pool that is closed rather than given back, unless its question was answered.
+struct Lent(Option<PoolConnection<Db>>);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// A page's statement: the first rows of each range that an index has in order, then the first of these.
+fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("");
+    for (n, status) in question.ranges().into_iter().enumerate() {
+        sql.push(if n == 0 { "" } else { " UNION ALL " });
+        sql.push("SELECT ").push(rows::DELIVERY).push(" FROM (");
+        range(&mut sql, question, status);
+        sql.push(") AS range");
+    }
+    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+    sql
+}
+
+fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<Status>) {
+    sql.push("SELECT ").push(rows::DELIVERY).push(" FROM deliveries WHERE TRUE");
+    if let Some(phone) = &question.phone {
+        sql.push(" AND phone = ").push_bind(phone.reveal());
+    }
+    if let Some(code) = &question.error_code {
+        sql.push(" AND error_code = ").push_bind(code.as_str());
+    }
+    if let Some(carrier) = &question.carrier {
+        sql.push(" AND carrier = ").push_bind(carrier.as_str());
+    }
+    if let Some(status) = status {
+        sql.push(" AND status = ").push_bind(status.as_str());
+    }
+    if let Some(from) = question.from {
+        sql.push(" AND listed_at >= ").push_bind(from.date_time());
+    }
+    if let Some(to) = question.to {
+        sql.push(" AND listed_at < ").push_bind(to.date_time());
+    }
+    if let Some(Cursor { time, key }) = &question.after {
+        sql.push(" AND (listed_at, id) < (").push_bind(time.date_time());
+        sql.push(", ").push_bind(key.as_str()).push(")");
+    }
+    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+}
+
+fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::QUARANTINED).push(" FROM quarantine");
+    if let Some(Cursor { time, key }) = &question.after {
+        sql.push(" WHERE (received_at, digest) < (").push_bind(time.date_time());
+        sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
+    }
+    sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
+    sql
+}

@@ -1,0 +1,127 @@
+//! Values and rows: how what the program knows is written in columns, and read back.
+
+use bytes::Bytes;
+use rust_decimal::Decimal;
+use sqlx::{
+    Decode, Error, Postgres as Db, Row, Type,
+    postgres::{PgRow, types::PgInterval},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    clock::Timestamp,
+    delivery::{Delivery, DeliveryId, Source, Standing, Status},
+    money::Money,
+    phone::Phone,
+    signature::{Digest, Signature, Verified},
+    store::{Evidence, Quarantined},
+};
+
+/// What [`delivery`] reads.
+pub(super) const DELIVERY: &str = "id, phone, carrier, status, cost, error_code, created_at, completed_at, \
+    received_at, listed_at, source, standing";
+
+/// What [`evidence`] reads.
+pub(super) const EVIDENCE: &str = "digest, body, signature, kind, status, source, received_at, times";
+
+/// What [`quarantined`] reads.
+pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, received_at, times";
+
+/// A count as the database has it.
+pub(super) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
+    Ok(Delivery {
+        id: value("id", row, |id| DeliveryId::parse(id).ok())?,
+        phone: value("phone", row, |phone: &str| Phone::parse(phone).ok())?,
+        carrier: row.try_get("carrier")?,
+        status: status(row, "status")?,
+        cost: money(row, "cost")?,
+        error_code: row.try_get("error_code")?,
+        created_at: maybe_time(row, "created_at")?,
+        completed_at: maybe_time(row, "completed_at")?,
+        received_at: time(row, "received_at")?,
+        source: value("source", row, Source::parse)?,
+        standing: standing(row, "standing")?,
+    })
+}
+
+pub(super) fn evidence(row: &PgRow) -> Result<Evidence, Error> {
+    Ok(Evidence {
+        verified: verified(row)?,
+        kind: row.try_get("kind")?,
+        status: status(row, "status")?,
+        source: value("source", row, Source::parse)?,
+        received_at: time(row, "received_at")?,
+        times: count(row, "times")?,
+    })
+}
+
+pub(super) fn quarantined(row: &PgRow) -> Result<Quarantined, Error> {
+    Ok(Quarantined {
+        verified: verified(row)?,
+        reason: row.try_get("reason")?,
+        detail: row.try_get("detail")?,
+        received_at: time(row, "received_at")?,
+        times: count(row, "times")?,
+    })
+}
+
+fn verified(row: &PgRow) -> Result<Verified, Error> {
+    let body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
+    let signature = value("signature", row, |mac: &[u8]| mac.try_into().ok().map(Signature::from_bytes))?;
+    Ok(Verified::from_evidence(body, digest(row, "digest")?, signature))
+}
+
+pub(super) fn digest(row: &PgRow, column: &'static str) -> Result<Digest, Error> {
+    value(column, row, |digest: &[u8]| digest.try_into().ok().map(Digest::from_bytes))
+}
+
+pub(super) fn standing(row: &PgRow, column: &'static str) -> Result<Standing, Error> {
+    value(column, row, |standing: &[u8]| standing.try_into().ok().map(Standing::from_bytes))
+}
+
+pub(super) fn status(row: &PgRow, column: &'static str) -> Result<Status, Error> {
+    value(column, row, Status::parse)
+}
+
+pub(super) fn money(row: &PgRow, column: &'static str) -> Result<Money, Error> {
+    row.try_get::<Decimal, _>(column).map(Money::new)
+}
+
+pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, Error> {
+    value(column, row, |count: i64| u64::try_from(count).ok())
+}
+
+pub(super) fn time(row: &PgRow, column: &'static str) -> Result<Timestamp, Error> {
+    value(column, row, |time: OffsetDateTime| Timestamp::from_date_time(time).ok())
+}
+
+/// The time between two times, in microseconds: such an interval has no months.
+pub(super) fn duration(row: &PgRow, column: &'static str) -> Result<i64, Error> {
+    const DAY: i64 = 86_400_000_000;
+    row.try_get::<PgInterval, _>(column).map(|between| i64::from(between.days) * DAY + between.microseconds)
+}
+
+fn maybe_time(row: &PgRow, column: &'static str) -> Result<Option<Timestamp>, Error> {
+    value(column, row, |time: Option<OffsetDateTime>| match time {
+        None => Some(None),
+        Some(time) => Timestamp::from_date_time(time).ok().map(Some),
+    })
+}
+
+/// Reads a column and parses it; the error of one that can't be names the column and never its value.
+fn value<'r, C, T>(
+    column: &'static str,
+    row: &'r PgRow,
+    parse: impl FnOnce(C) -> Option<T>,
+) -> Result<T, Error>
+where
+    C: Decode<'r, Db> + Type<Db>,
+{
+    let kept = row.try_get::<C, _>(column)?;
+    parse(kept)
+        .ok_or_else(|| Error::ColumnDecode { index: column.into(), source: "not what was put there".into() })
+}

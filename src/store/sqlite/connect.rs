@@ -1,0 +1,89 @@
+//! The file and the connections to it.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use sqlx::{
+    ConnectOptions, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Options, meaning};
+use crate::store::StoreError;
+
+/// The file's name in its folder.
+const FILE: &str = "nexo-receiver.db";
+
+/// Makes the folder and the file where they are missing, for this user alone, and sees to it that both are on the
+/// disk: SQLite syncs what is in the file, not that there is one.
+pub(super) fn create(folder: &Path) -> Result<PathBuf, StoreError> {
+    let file = folder.join(FILE);
+    let made = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file) {
+            Ok(new) => new.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        sync_folder(folder)
+    };
+    made().map_err(|error| StoreError::Unavailable(format!("{}: {error}", file.display())))?;
+    Ok(file)
+}
+
+/// Sees to it that the folder's list of files, and that the folder itself, are on the disk.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = folder.canonicalize()?;
+    File::open(&folder)?.sync_all()?;
+    // One that may not be opened holds nothing that we have made.
+    match folder.parent().map(File::open) {
+        Some(Ok(parent)) => parent.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// A connection that writes.
+pub(super) async fn writer(options: &Options, file: &Path) -> Result<SqliteConnection, StoreError> {
+    let to_writer = to(file)
+        // A wait for another process ends before the commit does, so that the error says what it was.
+        .busy_timeout(options.commit_timeout.mul_f64(0.9))
+        .journal_mode(SqliteJournalMode::Wal)
+        // Each commit is synced. In this mode NORMAL would lose the last ones with the machine.
+        .synchronous(SqliteSynchronous::Full)
+        // `commit::Writer` does it: SQLite's own says nothing when the disk fails.
+        .pragma("wal_autocheckpoint", "0");
+    to_writer.connect().await.map_err(|error| at(file, meaning(error)))
+}
+
+/// Connections for questions, opened when they are needed.
+pub(super) fn readers(options: &Options, file: &Path) -> SqlitePool {
+    SqlitePoolOptions::new()
+        .max_connections(options.read_connections)
+        .acquire_timeout(options.read_timeout)
+        .test_before_acquire(false)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .connect_lazy_with(reader(file).busy_timeout(options.read_timeout))
+}
+
+/// How a connection for questions is opened.
+pub(super) fn reader(file: &Path) -> SqliteConnectOptions {
+    to(file).read_only(true)
+}
+
+fn to(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new().filename(file).foreign_keys(false).disable_statement_logging()
+}
+
+/// Names the file in an error of opening it.
+fn at(file: &Path, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", file.display())),
+        StoreError::Refused(why) => StoreError::Refused(format!("{}: {why}", file.display())),
+        StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
+    }
+}

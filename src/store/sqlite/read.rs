@@ -1,0 +1,134 @@
+//! Questions about single deliveries, and lists.
+
+use sqlx::{QueryBuilder, Sqlite as Db, sqlite::SqliteRow};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Sqlite, meaning, rows};
+use crate::{
+    delivery::{Delivery, DeliveryId, Status},
+    store::{
+        Evidence, Quarantined, StoreError,
+        query::{Cursor, ListDeliveries, ListQuarantine, Page},
+    },
+};
+
+impl Sqlite {
+    /// Asks one question, within the time for it.
+    pub(super) async fn ask(&self, mut question: QueryBuilder<Db>) -> Result<Vec<SqliteRow>, StoreError> {
+        let deadline = Instant::now() + self.options.read_timeout;
+        let answer = async {
+            let mut connection = self.readers.acquire().await?;
+            // SQLite asks this every few thousand steps; without it a question that nobody waits for any more would
+            // go on, and keep the log from beginning anew.
+            connection.lock_handle().await?.set_progress_handler(4_000, move || Instant::now() < deadline);
+            question.build().fetch_all(&mut *connection).await
+        };
+        let late = |_| StoreError::Unavailable("the question took too long".into());
+        timeout_at(deadline, answer).await.map_err(late)?.map_err(meaning)
+    }
+
+    /// See [`crate::store::Store::delivery`].
+    pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        let mut sql = QueryBuilder::new("SELECT ");
+        sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+        self.ask(sql).await?.first().map(rows::delivery).transpose().map_err(meaning)
+    }
+
+    /// See [`crate::store::Store::events`].
+    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+        let mut sql = QueryBuilder::new("SELECT ");
+        sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
+        sql.push(" ORDER BY received_at, digest");
+        self.ask(sql).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+    }
+
+    /// See [`crate::store::Store::deliveries`].
+    pub(super) async fn list_deliveries(
+        &self,
+        question: &ListDeliveries,
+    ) -> Result<Page<Delivery>, StoreError> {
+        let entry = |row: &SqliteRow| {
+            let delivery = rows::delivery(row)?;
+            let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
+            Ok((delivery, cursor))
+        };
+        let found = self.ask(list(question)).await?;
+        let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        Ok(Page::of(entries, question.size))
+    }
+
+    /// See [`crate::store::Store::quarantine`].
+    pub(super) async fn list_quarantine(
+        &self,
+        question: &ListQuarantine,
+    ) -> Result<Page<Quarantined>, StoreError> {
+        let entry = |row: &SqliteRow| {
+            let entry = rows::quarantined(row)?;
+            let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
+            Ok((entry, cursor))
+        };
+        let entries = self
+            .ask(list_of_quarantine(question))
+            .await?
+            .iter()
+            .map(entry)
+            .collect::<Result<_, _>>()
+            .map_err(meaning)?;
+        Ok(Page::of(entries, question.size))
+    }
+}
+
+/// A page's statement: the first rows of each range that an index has in order, then the first of these.
+fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("");
+    for (n, status) in question.ranges().into_iter().enumerate() {
+        sql.push(if n == 0 { "" } else { " UNION ALL " });
+        sql.push("SELECT ").push(rows::DELIVERY).push(" FROM (");
+        range(&mut sql, question, status);
+        sql.push(")");
+    }
+    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+    sql
+}
+
+fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<Status>) {
+    sql.push("SELECT ").push(rows::DELIVERY).push(" FROM deliveries WHERE TRUE");
+    // With `+` a column is no reason to choose an index: a phone or an error code is the better one.
+    let mut better = false;
+    if let Some(phone) = &question.phone {
+        sql.push(" AND phone = ").push_bind(phone.reveal());
+        better = true;
+    }
+    if let Some(code) = &question.error_code {
+        sql.push(if better { " AND +error_code = " } else { " AND error_code = " }).push_bind(code.as_str());
+        better = true;
+    }
+    if let Some(carrier) = &question.carrier {
+        sql.push(if better { " AND +carrier = " } else { " AND carrier = " }).push_bind(carrier.as_str());
+    }
+    if let Some(status) = status {
+        sql.push(if better { " AND +status = " } else { " AND status = " }).push_bind(status.as_str());
+    }
+    if let Some(from) = question.from {
+        sql.push(" AND listed_at >= ").push_bind(from.micros());
+    }
+    if let Some(to) = question.to {
+        sql.push(" AND listed_at < ").push_bind(to.micros());
+    }
+    if let Some(Cursor { time, key }) = &question.after {
+        sql.push(" AND (listed_at, id) < (").push_bind(time.micros());
+        sql.push(", ").push_bind(key.as_str()).push(")");
+    }
+    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+}
+
+fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::QUARANTINED).push(" FROM quarantine");
+    if let Some(Cursor { time, key }) = &question.after {
+        sql.push(" WHERE (received_at, digest) < (").push_bind(time.micros());
+        sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
+    }
+    sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
+    sql
+}
