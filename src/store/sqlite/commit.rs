@@ -251,3 +251,63 @@ fn upsert_quarantine(quarantine: &[FoldedQuarantine]) -> QueryBuilder<Db> {
     sql.push(" ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + excluded.times");
     sql
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        signature::{Digest, Signature, Verified},
+        store::{Store as _, sqlite::Options},
+    };
+
+    fn batch(deliveries: std::ops::Range<u32>) -> Batch {
+        let arrival = |n| {
+            let body = format!(
+                r#"{{"type":"otp","id":"{n}","phone":"+84981234567","carrier":"x","status":"sent","cost":0}}"#
+            );
+            let body = Bytes::from(body);
+            let verified =
+                Verified::from_evidence(body.clone(), Digest::of(&body), Signature::from_bytes([0; 32]));
+            Arrival::understand(verified, Timestamp::from_micros(0).unwrap())
+        };
+        Batch::fold(deliveries.map(arrival).collect())
+    }
+
+    /// A database that may not grow fails as one on a full disk does: SQLite rolls back by itself.
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Duration::from_secs(10);
+        let folder = folder.path().to_owned();
+        let options = Options { folder, read_connections: 1, commit_timeout: time, read_timeout: time };
+        let store = Sqlite::open(&options).await.unwrap();
+        store.migrate().await.unwrap();
+        store.commit(&batch(0..1)).await.unwrap();
+        let mut slot = store.writer.lock().await;
+        let connection = &mut slot.as_mut().unwrap().connection;
+        sqlx::raw_sql("PRAGMA max_page_count = 1").execute(connection).await.unwrap();
+        drop(slot);
+        let refused = store.commit(&batch(1..300)).await;
+        assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("full")), "{refused:?}");
+        assert!(store.writer.lock().await.is_none(), "no doubtful connection is kept");
+        // The limit went with the connection: there is space again.
+        assert_eq!(
+            store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Outcome::Seen).count(),
+            1
+        );
+    }
+
+    #[test]
+    fn chunks_have_few_sizes_and_miss_no_row() {
+        for length in 0..300 {
+            let rows: Vec<usize> = (0..length).collect();
+            assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+            assert!(chunks(&rows).all(|chunk| chunk.len().is_power_of_two() && chunk.len() <= 64));
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A fresh database for each test, on each store.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use nexo_receiver::{
+    secret::Secret,
+    store::{
+        Store,
+        open::{Location, open},
+        postgres, sqlite,
+    },
+};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+/// Declares tests, each an `async fn(Database)`, once for each store: `on_postgres::name` and `on_sqlite::name`.
+macro_rules! on_each_store {
+    ($($name:ident),* $(,)?) => {
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::support::database::Database::on_postgres().await).await;
+            })*
+        }
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::support::database::Database::on_sqlite().await).await;
+            })*
+        }
+    };
+}
+pub(crate) use on_each_store;
+
+/// A database of one test's own, migrated, gone with it.
+pub(crate) struct Database {
+    place: Place,
+}
+
+enum Place {
+    Postgres { server: String, name: String },
+    Sqlite { folder: TempDir },
+}
+
+/// How long anything may take that is not the test's subject.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Database {
+    /// A database on the server that `tests/run` has started.
+    pub(crate) async fn on_postgres() -> Self {
+        static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+        let server = server();
+        let template = TEMPLATE.get_or_init(|| template(&server)).await;
+        Self::create(server.clone(), &format!("TEMPLATE {template}")).await
+    }
+
+    /// A file in a folder of its own.
+    pub(crate) async fn on_sqlite() -> Self {
+        let new = Self::empty_on_sqlite();
+        new.open().await.migrate().await.unwrap();
+        new
+    }
+
+    /// Without any table.
+    pub(crate) async fn empty_on_postgres() -> Self {
+        Self::create(server(), "").await
+    }
+
+    /// Without any table.
+    pub(crate) fn empty_on_sqlite() -> Self {
+        Self { place: Place::Sqlite { folder: tempfile::tempdir().unwrap() } }
+    }
+
+    async fn create(server: String, how: &str) -> Self {
+        let name = name();
+        run(&server, &format!("CREATE DATABASE {name} {how}")).await;
+        Self { place: Place::Postgres { server, name } }
+    }
+
+    /// Opens the store; several times is several replicas.
+    pub(crate) async fn open(&self) -> Arc<dyn Store> {
+        open(&self.location()).await.unwrap()
+    }
+
+    /// Where it is.
+    pub(crate) fn location(&self) -> Location {
+        match &self.place {
+            Place::Postgres { .. } => Location::Postgres(self.postgres_options()),
+            Place::Sqlite { folder } => Location::Sqlite(sqlite::Options {
+                folder: folder.path().to_owned(),
+                read_connections: 4,
+                commit_timeout: PATIENCE,
+                read_timeout: PATIENCE,
+            }),
+        }
+    }
+
+    /// Whether it is a Postgres.
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
+    /// Its name, if it is a Postgres.
+    pub(crate) fn name(&self) -> String {
+        let Place::Postgres { name, .. } = &self.place else { panic!("this is no Postgres") };
+        name.clone()
+    }
+
+    /// How to reach it, if it is a Postgres.
+    pub(crate) fn postgres_options(&self) -> postgres::Options {
+        let Place::Postgres { server, name } = &self.place else { panic!("this is no Postgres") };
+        postgres::Options {
+            url: Secret::new(url(server, name)),
+            pgbouncer: false,
+            migration_lock: true,
+            read_connections: 4,
+            connect_timeout: PATIENCE,
+            commit_timeout: PATIENCE,
+            read_timeout: PATIENCE,
+        }
+    }
+
+    /// The file, if it is one.
+    pub(crate) fn sqlite_file(&self) -> PathBuf {
+        let Place::Sqlite { folder } = &self.place else { panic!("this is no SQLite") };
+        folder.path().join("nexo-receiver.db")
+    }
+
+    /// Runs statements past the store.
+    pub(crate) async fn execute(&self, sql: &str) {
+        match &self.place {
+            Place::Postgres { server, name } => run(&url(server, name), sql).await,
+            Place::Sqlite { .. } => {
+                let mut connection = self.sqlite().await;
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// Runs statements in the server's own database.
+    pub(crate) async fn execute_on_server(&self, sql: &str) {
+        let Place::Postgres { server, .. } = &self.place else { panic!("this is no Postgres") };
+        run(server, sql).await;
+    }
+
+    /// One whole number, asked past the store.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        match &self.place {
+            Place::Postgres { server, name } => {
+                let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
+                sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap().get(0)
+            }
+            Place::Sqlite { .. } => {
+                sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.sqlite().await).await.unwrap().get(0)
+            }
+        }
+    }
+
+    async fn sqlite(&self) -> SqliteConnection {
+        SqliteConnectOptions::new()
+            .filename(self.sqlite_file())
+            .busy_timeout(PATIENCE)
+            .connect()
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Place::Postgres { server, name } = &self.place else { return };
+        let (server, sql) = (server.clone(), format!("DROP DATABASE {name} WITH (FORCE)"));
+        // A thread, since this one is inside a runtime already.
+        let drop = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(&server, &sql));
+        };
+        let _ = std::thread::spawn(drop).join();
+    }
+}
+
+/// A database that others are copied from, migrated once in this process.
+async fn template(server: &str) -> String {
+    let database = Database::create(server.to_owned(), "").await;
+    let store = database.open().await;
+    store.migrate().await.unwrap();
+    store.close().await;
+    let Place::Postgres { name, .. } = &database.place else { unreachable!() };
+    let name = name.clone();
+    // It stays as long as the server, which is there for these tests alone.
+    std::mem::forget(database);
+    name
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests have no settings")]
+fn server() -> String {
+    std::env::var("TEST_DATABASE_URL").expect(
+        "TEST_DATABASE_URL is not set: start the tests with tests/run, which starts a Postgres for them",
+    )
+}
+
+fn name() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("nexo_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The server's URL, for another database.
+fn url(server: &str, database: &str) -> String {
+    let (url, query) =
+        server.split_once('?').map_or((server, String::new()), |(url, query)| (url, format!("?{query}")));
+    let (authority, _) = url.rsplit_once('/').expect("the URL names a database");
+    format!("{authority}/{database}{query}")
+}
+
+async fn run(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
