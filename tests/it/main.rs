@@ -13,6 +13,7 @@ mod quarantine;
 mod readme;
 mod replicas;
 mod serve;
+mod store;
 mod support;
 mod tidy;
 mod tls;

@@ -9,7 +9,8 @@ const ID: &str = "8f2e1c4d-6a1b-4a0e-9c55-0d6f4b1a2c3e";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_curl_of_the_readme_is_answered_200() {
-    Database::sqlite(|database| async move {
+    let database = Database::on_sqlite().await;
+    {
         let receiver = Receiver::start(&database).await;
         receiver.sender().await.post(&event(ID, "delivered")).await;
         let calls: Vec<_> = README.lines().filter(|line| line.starts_with("curl ")).collect();
@@ -26,8 +27,7 @@ async fn every_curl_of_the_readme_is_answered_200() {
             assert!(answer.status.success() && !text.is_empty(), "{call}: {answer:?}");
             assert!(!call.contains(ID) || text.contains(ID), "{call}: {text}");
         }
-    })
-    .await;
+    }
 }
 
 #[test]

@@ -11,7 +11,8 @@ const COPIES: usize = 64;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sixty_four_copies_of_each_of_a_thousand_events_give_a_thousand_deliveries() {
-    Database::postgres(|database| async move {
+    let database = Database::on_postgres().await;
+    {
         let replicas = [Receiver::start(&database).await, Receiver::start(&database).await];
         let mut senders = JoinSet::new();
         for copy in 0..COPIES {
@@ -35,11 +36,10 @@ async fn sixty_four_copies_of_each_of_a_thousand_events_give_a_thousand_deliveri
             let times: Vec<_> = evidence.iter().map(|kept| kept.times).collect();
             assert_eq!(times, [COPIES as u64], "e{n}");
         }
-        assert_eq!(database.count("deliveries").await, EVENTS as i64);
-        assert_eq!(database.count("events").await, EVENTS as i64);
+        assert_eq!(database.number("SELECT count(*) FROM deliveries").await, EVENTS as i64);
+        assert_eq!(database.number("SELECT count(*) FROM events").await, EVENTS as i64);
         for replica in replicas {
             replica.stop().await;
         }
-    })
-    .await;
+    }
 }

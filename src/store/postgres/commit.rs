@@ -16,29 +16,6 @@ use crate::{
     store::{StoreError, committed::Committed},
 };
 
-/// What is written in one transaction.
-#[derive(Clone, Copy)]
-enum Work<'a> {
-    Commit(&'a Batch),
-    Release(&'a [Arrival]),
-}
-
-impl Work<'_> {
-    async fn run(self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
-        match self {
-            Self::Commit(batch) => insert(connection, batch, named).await,
-            Self::Release(understood) => {
-                sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-                let done = release(connection, understood, named).await;
-                // Nothing is ever committed after an error: the server would roll back and call it a success.
-                let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-                sqlx::raw_sql(end).execute(connection).await?;
-                done
-            }
-        }
-    }
-}
-
 impl Postgres {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
@@ -86,6 +63,28 @@ impl Postgres {
         };
         let late = |_| StoreError::Unavailable("the database did not answer a commit in time".into());
         timeout(self.options.commit_timeout, whole).await.map_err(late)?
+    }
+}
+
+/// What is done in one transaction.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Commit(&'a Batch),
+    Release(&'a [Arrival]),
+}
+
+impl Work<'_> {
+    async fn run(self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
+        let understood = match self {
+            Self::Commit(batch) => return insert(connection, batch, named).await,
+            Self::Release(understood) => understood,
+        };
+        sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
+        let done = release(connection, understood, named).await;
+        // Nothing is ever committed after an error: the server would roll back and call it a success.
+        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        sqlx::raw_sql(end).execute(connection).await?;
+        done
     }
 }
 

@@ -50,24 +50,18 @@ impl Writer {
 impl Sqlite {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        let pages = 8 * batch.events.len() + 4 * batch.quarantine.len();
-        self.write(pages, async |connection| insert(connection, batch).await).await?.outcomes(batch)
+        self.write(Work::Commit(batch)).await?.outcomes(batch)
     }
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
         understood.retain(|arrival| arrival.meaning.is_ok());
-        let pages = 12 * understood.len();
-        self.write(pages, async |connection| release(connection, understood).await).await
+        self.write(Work::Release(&understood)).await.map(drop)
     }
 
     /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
     /// rolled back by itself, and closing rolls back in any case.
-    pub(super) async fn write<T>(
-        &self,
-        pages: usize,
-        work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<T, StoreError> {
+    async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
         self.trust()?;
         let whole = async {
             let mut slot = self.writer.lock().await;
@@ -75,8 +69,8 @@ impl Sqlite {
                 Some(writer) => writer,
                 None => Writer::new(connect::writer(&self.options, &self.file).await?),
             };
-            let done = transaction(&mut writer.connection, work).await.map_err(|error| self.judge(error))?;
-            writer.pages += 2 + pages;
+            let done = work.run(&mut writer.connection).await.map_err(|error| self.judge(error))?;
+            writer.pages += work.pages();
             match writer.checkpoint().await {
                 Ok(()) => *slot = Some(writer),
                 // What was committed is safe in the log.
@@ -92,15 +86,32 @@ impl Sqlite {
     }
 }
 
-async fn transaction<T>(
-    connection: &mut SqliteConnection,
-    work: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, sqlx::Error>,
-) -> Result<T, sqlx::Error> {
-    // IMMEDIATE, so that it waits for another writer here rather than fails later.
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-    let done = work(connection).await?;
-    sqlx::query("COMMIT").execute(connection).await?;
-    Ok(done)
+/// What is done in one transaction.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    Commit(&'a Batch),
+    Release(&'a [Arrival]),
+}
+
+impl Work<'_> {
+    async fn run(self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
+        // IMMEDIATE, so that it waits for another writer here rather than fails later.
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        let done = match self {
+            Self::Commit(batch) => insert(connection, batch).await?,
+            Self::Release(understood) => release(connection, understood).await?,
+        };
+        sqlx::query("COMMIT").execute(connection).await?;
+        Ok(done)
+    }
+
+    /// About how many pages of the file this changes.
+    fn pages(self) -> usize {
+        match self {
+            Self::Commit(batch) => 2 + 8 * batch.events.len() + 4 * batch.quarantine.len(),
+            Self::Release(understood) => 2 + 12 * understood.len(),
+        }
+    }
 }
 
 async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
@@ -121,7 +132,10 @@ async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Comm
     Ok(committed)
 }
 
-async fn release(connection: &mut SqliteConnection, understood: Vec<Arrival>) -> Result<(), sqlx::Error> {
+async fn release(
+    connection: &mut SqliteConnection,
+    understood: &[Arrival],
+) -> Result<Committed, sqlx::Error> {
     let mut released = Vec::with_capacity(understood.len());
     for arrival in understood {
         let row = sqlx::query("DELETE FROM quarantine WHERE digest = ? RETURNING times")
@@ -129,10 +143,10 @@ async fn release(connection: &mut SqliteConnection, understood: Vec<Arrival>) ->
             .fetch_optional(&mut *connection)
             .await?;
         if let Some(row) = row {
-            released.push(Arrival { times: rows::count(&row, "times")?, ..arrival });
+            released.push(Arrival { times: rows::count(&row, "times")?, ..arrival.clone() });
         }
     }
-    insert(connection, &Batch::fold(released).0).await.map(drop)
+    insert(connection, &Batch::fold(released).0).await
 }
 
 /// Rows for one statement: as many as the greatest power of two that there are, so that few different statements
@@ -236,4 +250,64 @@ fn upsert_quarantine(quarantine: &[FoldedQuarantine]) -> QueryBuilder<Db> {
     });
     sql.push(" ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + excluded.times");
     sql
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        clock::Timestamp,
+        signature::{Digest, Signature, Verified},
+        store::{Store as _, sqlite::Options},
+    };
+
+    fn batch(deliveries: std::ops::Range<u32>) -> Batch {
+        let arrival = |n| {
+            let body = format!(
+                r#"{{"type":"otp","id":"{n}","phone":"+84981234567","carrier":"x","status":"sent","cost":0}}"#
+            );
+            let body = Bytes::from(body);
+            let verified =
+                Verified::from_evidence(body.clone(), Digest::of(&body), Signature::from_bytes([0; 32]));
+            Arrival::understand(verified, Timestamp::from_micros(0).unwrap())
+        };
+        Batch::fold(deliveries.map(arrival).collect()).0
+    }
+
+    /// A database that may not grow fails as one on a full disk does: SQLite rolls back by itself.
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let time = Duration::from_secs(10);
+        let folder = folder.path().to_owned();
+        let options = Options { folder, read_connections: 1, commit_timeout: time, read_timeout: time };
+        let store = Sqlite::open(&options).await.unwrap();
+        store.migrate().await.unwrap();
+        store.commit(&batch(0..1)).await.unwrap();
+        let mut slot = store.writer.lock().await;
+        let connection = &mut slot.as_mut().unwrap().connection;
+        sqlx::raw_sql("PRAGMA max_page_count = 1").execute(connection).await.unwrap();
+        drop(slot);
+        let refused = store.commit(&batch(1..300)).await;
+        assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("full")), "{refused:?}");
+        assert!(store.writer.lock().await.is_none(), "no doubtful connection is kept");
+        // The limit went with the connection: there is space again.
+        assert_eq!(
+            store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Outcome::Seen).count(),
+            1
+        );
+    }
+
+    #[test]
+    fn chunks_have_few_sizes_and_miss_no_row() {
+        for length in 0..300 {
+            let rows: Vec<usize> = (0..length).collect();
+            assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
+            assert!(chunks(&rows).all(|chunk| chunk.len().is_power_of_two() && chunk.len() <= 64));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{QueryBuilder, Row, SqliteConnection};
 
-use super::{Sqlite, meaning};
+use super::{Sqlite, connect, meaning};
 use crate::store::{
     StoreError,
     migration::{self, Migration},
@@ -36,7 +36,8 @@ impl Sqlite {
         if migration::missing(MIGRATIONS, &self.applied().await?).is_empty() {
             return Ok(0);
         }
-        self.write(64, async |connection| apply(connection).await).await
+        let mut connection = connect::writer(&self.options, &self.file).await?;
+        apply(&mut connection).await.map_err(|error| self.judge(error))
     }
 
     async fn applied(&self) -> Result<BTreeSet<i64>, StoreError> {
@@ -50,7 +51,9 @@ impl Sqlite {
     }
 }
 
+/// The connection goes after this, and with it, on an error, all that was done.
 async fn apply(connection: &mut SqliteConnection) -> Result<usize, sqlx::Error> {
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     sqlx::raw_sql(CREATE).execute(&mut *connection).await?;
     let applied = sqlx::query(APPLIED).fetch_all(&mut *connection).await?;
     let applied = applied.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
@@ -59,5 +62,6 @@ async fn apply(connection: &mut SqliteConnection) -> Result<usize, sqlx::Error> 
         sqlx::raw_sql(migration.sql).execute(&mut *connection).await?;
         sqlx::query(RECORD).bind(migration.version).bind(migration.name).execute(&mut *connection).await?;
     }
+    sqlx::raw_sql("COMMIT").execute(connection).await?;
     Ok(missing.len())
 }

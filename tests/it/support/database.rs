@@ -1,6 +1,13 @@
-//! A database of one test's own, on either store, and the means to sabotage it.
+//! A fresh database for each test, on each store.
 
-use std::{panic::resume_unwind, path::Path, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use nexo_receiver::{
     secret::Secret,
@@ -11,123 +18,163 @@ use nexo_receiver::{
     },
 };
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection, postgres::PgConnectOptions,
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, SqliteConnection,
     sqlite::SqliteConnectOptions,
 };
 use tempfile::TempDir;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 
-/// Runs each test, written once as `async fn name(database: Database)`, on both stores.
+/// Declares tests, each an `async fn(Database)`, once for each store: `on_postgres::name` and `on_sqlite::name`.
 macro_rules! on_each_store {
     ($($name:ident),* $(,)?) => {
         mod on_postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $name() {
-                    crate::support::database::Database::postgres(super::$name).await;
-                }
-            )*
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::support::database::Database::on_postgres().await).await;
+            })*
         }
         mod on_sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $name() {
-                    crate::support::database::Database::sqlite(super::$name).await;
-                }
-            )*
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::support::database::Database::on_sqlite().await).await;
+            })*
         }
     };
 }
 pub(crate) use on_each_store;
 
-/// An empty, migrated database.
-#[derive(Clone)]
-pub enum Database {
-    Postgres { url: String },
-    Sqlite { folder: Arc<TempDir> },
+/// A database of one test's own, migrated, gone with it.
+pub struct Database {
+    place: Place,
 }
 
+enum Place {
+    Postgres { server: String, name: String },
+    Sqlite { folder: TempDir },
+}
+
+/// How long anything may take that is not the test's subject.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl Database {
-    /// Runs a test on a Postgres database, which is dropped afterwards.
-    pub async fn postgres<T>(test: impl FnOnce(Self) -> T)
-    where
-        T: Future<Output = ()> + Send + 'static,
-    {
-        let name = format!("test_{}", uuid::Uuid::new_v4().simple());
-        // One at a time: a template that is being copied can't be copied.
-        static COPYING: Mutex<()> = Mutex::const_new(());
-        let copying = COPYING.lock().await;
-        let mut server = server().await;
-        statement(&mut server, &format!("CREATE DATABASE {name} TEMPLATE {}", template().await)).await;
-        drop(copying);
-        let ended = tokio::spawn(test(Self::Postgres { url: url_of(&name) })).await;
-        statement(&mut server, &format!("DROP DATABASE {name} WITH (FORCE)")).await;
-        if let Err(failed) = ended {
-            resume_unwind(failed.into_panic());
-        }
+    /// A database on the server that `tests/run` has started.
+    pub async fn on_postgres() -> Self {
+        static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+        let server = server_url();
+        let template = TEMPLATE.get_or_init(|| template(&server)).await;
+        Self::create(server.clone(), &format!("TEMPLATE {template}")).await
     }
 
-    /// Runs a test on the embedded store, whose folder is removed afterwards.
-    pub async fn sqlite<T>(test: impl FnOnce(Self) -> T)
-    where
-        T: Future<Output = ()>,
-    {
-        let database = Self::Sqlite { folder: Arc::new(tempfile::tempdir().unwrap()) };
-        let store = open(&database.location()).await.unwrap();
-        store.migrate().await.unwrap();
-        store.close().await;
-        test(database).await;
+    /// A file in a folder of its own.
+    pub async fn on_sqlite() -> Self {
+        let new = Self::empty_on_sqlite();
+        new.open().await.migrate().await.unwrap();
+        new
     }
 
-    /// Where a service finds it.
-    pub fn location(&self) -> Location {
-        match self {
-            Self::Postgres { url } => Location::Postgres(postgres_options(url)),
-            Self::Sqlite { folder } => Location::Sqlite(sqlite::Options {
-                folder: folder.path().to_owned(),
-                read_connections: 4,
-                commit_timeout: Duration::from_secs(5),
-                read_timeout: Duration::from_secs(5),
-            }),
-        }
+    /// Without any table.
+    pub async fn empty_on_postgres() -> Self {
+        Self::create(server_url(), "").await
     }
 
-    /// The same for a process.
-    pub fn environment(&self) -> [(&'static str, String); 1] {
-        match self {
-            Self::Postgres { url } => [("DATABASE_URL", url.clone())],
-            Self::Sqlite { folder } => [("DATA_DIR", folder.path().to_str().unwrap().to_owned())],
-        }
+    /// Without any table.
+    pub fn empty_on_sqlite() -> Self {
+        Self { place: Place::Sqlite { folder: tempfile::tempdir().unwrap() } }
     }
 
-    /// Another replica's view of it.
+    async fn create(server: String, how: &str) -> Self {
+        let name = name();
+        run(&server, &format!("CREATE DATABASE {name} {how}")).await;
+        Self { place: Place::Postgres { server, name } }
+    }
+
+    /// Opens the store; several times is several replicas.
     pub async fn open(&self) -> Arc<dyn Store> {
         open(&self.location()).await.unwrap()
     }
 
-    /// Runs SQL past the store.
-    pub async fn execute(&self, sql: &str) {
-        self.raw().await.execute(sql).await;
+    /// Where it is.
+    pub fn location(&self) -> Location {
+        match &self.place {
+            Place::Postgres { .. } => Location::Postgres(self.postgres_options()),
+            Place::Sqlite { folder } => Location::Sqlite(sqlite::Options {
+                folder: folder.path().to_owned(),
+                read_connections: 4,
+                commit_timeout: PATIENCE,
+                read_timeout: PATIENCE,
+            }),
+        }
     }
 
-    /// Rows of a table.
-    pub async fn count(&self, table: &str) -> i64 {
-        let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-        match self.raw().await {
-            Raw::Postgres(mut connection) => {
-                sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    /// Whether it is a Postgres.
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
+    /// Its name, if it is a Postgres.
+    pub fn name(&self) -> String {
+        let Place::Postgres { name, .. } = &self.place else { panic!("this is no Postgres") };
+        name.clone()
+    }
+
+    /// How to reach it, if it is a Postgres.
+    pub fn postgres_options(&self) -> postgres::Options {
+        let Place::Postgres { server, name } = &self.place else { panic!("this is no Postgres") };
+        postgres_options(&url(server, name))
+    }
+
+    /// Where it is, for a process.
+    pub fn environment(&self) -> [(&'static str, String); 1] {
+        match &self.place {
+            Place::Postgres { server, name } => [("DATABASE_URL", url(server, name))],
+            Place::Sqlite { folder } => [("DATA_DIR", folder.path().to_str().unwrap().to_owned())],
+        }
+    }
+
+    /// The file, if it is one.
+    pub fn sqlite_file(&self) -> PathBuf {
+        let Place::Sqlite { folder } = &self.place else { panic!("this is no SQLite") };
+        folder.path().join("nexo-receiver.db")
+    }
+
+    /// Runs statements past the store.
+    pub async fn execute(&self, sql: &str) {
+        match &self.place {
+            Place::Postgres { server, name } => run(&url(server, name), sql).await,
+            Place::Sqlite { .. } => {
+                let mut connection = self.sqlite().await;
+                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
             }
-            Raw::Sqlite(mut connection) => sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap(),
+        }
+    }
+
+    /// Runs statements in the server's own database.
+    pub async fn execute_on_server(&self, sql: &str) {
+        let Place::Postgres { server, .. } = &self.place else { panic!("this is no Postgres") };
+        run(server, sql).await;
+    }
+
+    /// One whole number, asked past the store.
+    pub async fn number(&self, sql: &str) -> i64 {
+        match &self.place {
+            Place::Postgres { server, name } => {
+                let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
+                sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap().get(0)
+            }
+            Place::Sqlite { .. } => {
+                sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.sqlite().await).await.unwrap().get(0)
+            }
         }
     }
 
     /// From now on the database refuses deliveries over this carrier.
     pub async fn refuse_carrier(&self, carrier: &str) {
-        self.execute(&match self {
-            Self::Postgres { .. } => {
+        self.execute(&match self.place {
+            Place::Postgres { .. } => {
                 format!("ALTER TABLE deliveries ADD CONSTRAINT refused CHECK (carrier <> '{carrier}')")
             }
-            Self::Sqlite { .. } => format!(
+            Place::Sqlite { .. } => format!(
                 "CREATE TRIGGER refused BEFORE INSERT ON deliveries WHEN NEW.carrier = '{carrier}'
                  BEGIN SELECT RAISE(ABORT, 'refused'); END"
             ),
@@ -137,61 +184,53 @@ impl Database {
 
     /// The database takes all carriers again.
     pub async fn refuse_no_carrier(&self) {
-        self.execute(match self {
-            Self::Postgres { .. } => "ALTER TABLE deliveries DROP CONSTRAINT refused",
-            Self::Sqlite { .. } => "DROP TRIGGER refused",
+        self.execute(match self.place {
+            Place::Postgres { .. } => "ALTER TABLE deliveries DROP CONSTRAINT refused",
+            Place::Sqlite { .. } => "DROP TRIGGER refused",
         })
         .await;
     }
 
     /// Holds up every commit until released.
     pub async fn hold_writers(&self) -> Hold {
-        let mut raw = self.raw().await;
-        match self {
-            Self::Postgres { .. } => {
-                raw.execute("BEGIN").await;
-                raw.execute("LOCK TABLE deliveries, events, quarantine IN SHARE ROW EXCLUSIVE MODE").await;
+        match &self.place {
+            Place::Postgres { server, name } => {
+                let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
+                let lock = "BEGIN; LOCK TABLE deliveries, events, quarantine IN SHARE ROW EXCLUSIVE MODE";
+                sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
+                Hold::Postgres(connection)
             }
-            Self::Sqlite { .. } => raw.execute("BEGIN IMMEDIATE").await,
-        }
-        Hold(raw)
-    }
-
-    async fn raw(&self) -> Raw {
-        match self {
-            Self::Postgres { url } => Raw::Postgres(PgConnection::connect(url).await.unwrap()),
-            Self::Sqlite { folder } => Raw::Sqlite(sqlite_connection(folder.path()).await),
+            Place::Sqlite { .. } => {
+                let mut connection = self.sqlite().await;
+                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+                Hold::Sqlite(connection)
+            }
         }
     }
-}
 
-async fn sqlite_connection(folder: &Path) -> SqliteConnection {
-    let options = SqliteConnectOptions::new().filename(folder.join("nexo-receiver.db"));
-    options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap()
-}
-
-enum Raw {
-    Postgres(PgConnection),
-    Sqlite(SqliteConnection),
-}
-
-impl Raw {
-    async fn execute(&mut self, sql: &str) {
-        let statement = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
-        match self {
-            Self::Postgres(connection) => drop(statement.execute(connection).await.unwrap()),
-            Self::Sqlite(connection) => drop(statement.execute(connection).await.unwrap()),
-        }
+    async fn sqlite(&self) -> SqliteConnection {
+        SqliteConnectOptions::new()
+            .filename(self.sqlite_file())
+            .busy_timeout(PATIENCE)
+            .connect()
+            .await
+            .unwrap()
     }
 }
 
 /// Commits wait while this is held.
-pub struct Hold(Raw);
+pub enum Hold {
+    Postgres(PgConnection),
+    Sqlite(SqliteConnection),
+}
 
 impl Hold {
     /// Lets commits go on.
-    pub async fn release(mut self) {
-        self.0.execute("ROLLBACK").await;
+    pub async fn release(self) {
+        match self {
+            Self::Postgres(connection) => connection.close().await.unwrap(),
+            Self::Sqlite(connection) => connection.close().await.unwrap(),
+        }
     }
 }
 
@@ -202,9 +241,22 @@ pub fn postgres_options(url: &str) -> postgres::Options {
         pgbouncer: false,
         migration_lock: true,
         read_connections: 4,
-        connect_timeout: Duration::from_secs(3),
-        commit_timeout: Duration::from_secs(5),
-        read_timeout: Duration::from_secs(5),
+        connect_timeout: PATIENCE,
+        commit_timeout: PATIENCE,
+        read_timeout: PATIENCE,
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Place::Postgres { server, name } = &self.place else { return };
+        let (server, sql) = (server.clone(), format!("DROP DATABASE {name} WITH (FORCE)"));
+        // A thread, since this one is inside a runtime already.
+        let drop = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(&server, &sql));
+        };
+        let _ = std::thread::spawn(drop).join();
     }
 }
 
@@ -213,38 +265,40 @@ pub fn server_url() -> String {
     given("TEST_DATABASE_URL")
 }
 
+/// A database that others are copied from, migrated once in this process.
+async fn template(server: &str) -> String {
+    let database = Database::create(server.to_owned(), "").await;
+    let store = database.open().await;
+    store.migrate().await.unwrap();
+    store.close().await;
+    let Place::Postgres { name, .. } = &database.place else { unreachable!() };
+    let name = name.clone();
+    // It stays as long as the server, which is there for these tests alone.
+    std::mem::forget(database);
+    name
+}
+
 /// What `tests/run` has put into the environment.
 #[expect(clippy::disallowed_methods, reason = "tests are told where their server is by tests/run")]
 pub fn given(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run tests/run"))
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the tests with tests/run"))
 }
 
-fn url_of(database: &str) -> String {
-    let server = server_url();
-    let (server, _) = server.rsplit_once('/').expect("the URL names a database");
-    format!("{server}/{database}")
+fn name() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("nexo_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-async fn server() -> PgConnection {
-    let options: PgConnectOptions = server_url().parse().expect("TEST_DATABASE_URL is a URL");
-    options.connect().await.expect("the server that tests/run started answers")
+/// The server's URL, for another database.
+fn url(server: &str, database: &str) -> String {
+    let (url, query) =
+        server.split_once('?').map_or((server, String::new()), |(url, query)| (url, format!("?{query}")));
+    let (authority, _) = url.rsplit_once('/').expect("the URL names a database");
+    format!("{authority}/{database}{query}")
 }
 
-async fn statement(connection: &mut PgConnection, sql: &str) {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap();
-}
-
-/// A migrated database to copy, made once.
-async fn template() -> &'static str {
-    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    TEMPLATE
-        .get_or_init(|| async {
-            let name = format!("template_{}", std::process::id());
-            statement(&mut server().await, &format!("CREATE DATABASE {name}")).await;
-            let store = open(&Location::Postgres(postgres_options(&url_of(&name)))).await.unwrap();
-            store.migrate().await.unwrap();
-            store.close().await;
-            name
-        })
-        .await
+async fn run(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
 }

@@ -1,0 +1,120 @@
+//! The suite that every store passes, straight at the trait.
+
+mod custody;
+mod lists;
+mod merging;
+mod postgres;
+mod quarantine;
+mod schema;
+mod sqlite;
+mod statistics;
+mod trouble;
+
+use bytes::Bytes;
+use nexo_receiver::{
+    batch::{Batch, Outcome},
+    clock::Timestamp,
+    delivery::{Delivery, DeliveryId},
+    event::Arrival,
+    secret::Secret,
+    signature::{Keyring, SigningKey},
+    store::Store,
+};
+use serde_json::{Value, json};
+
+/// What an event says; empty texts are null.
+#[derive(Clone, Copy)]
+struct Told<'a> {
+    id: &'a str,
+    phone: &'a str,
+    carrier: &'a str,
+    status: &'a str,
+    cost: &'a str,
+    error_code: &'a str,
+    created_at: &'a str,
+    completed_at: &'a str,
+}
+
+const DELIVERED: Told<'static> = Told {
+    id: "a",
+    phone: "+84981234567",
+    carrier: "viettel",
+    status: "delivered",
+    cost: "0.022",
+    error_code: "",
+    created_at: "2026-05-26T10:00:00Z",
+    completed_at: "2026-05-26T10:00:25Z",
+};
+
+const FAILED: Told<'static> = Told {
+    status: "failed",
+    cost: "0",
+    error_code: "no_answer",
+    completed_at: "2026-05-26T10:00:40Z",
+    ..DELIVERED
+};
+
+const SENT: Told<'static> = Told { status: "sent", completed_at: "", ..DELIVERED };
+
+impl Told<'_> {
+    fn body(&self) -> String {
+        let maybe = |text: &str| if text.is_empty() { Value::Null } else { json!(text) };
+        let body = json!({
+            "type": format!("otp.{}", self.status), "id": self.id, "phone": self.phone, "carrier": self.carrier,
+            "status": self.status, "cost": "COST", "error_code": maybe(self.error_code),
+            "created_at": maybe(self.created_at), "completed_at": maybe(self.completed_at),
+        });
+        // A number keeps its digits only as text.
+        body.to_string().replace("\"COST\"", self.cost)
+    }
+
+    /// Received so many seconds after the delivery of [`DELIVERED`] was completed.
+    fn received(&self, seconds: i64) -> Arrival {
+        arrival(self.body().as_bytes(), seconds)
+    }
+}
+
+const SECRET: &str = "whsec-test";
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+fn id(text: &str) -> DeliveryId {
+    DeliveryId::parse(text.to_owned()).unwrap()
+}
+
+fn after(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(at(DELIVERED.completed_at).micros() + seconds * 1_000_000).unwrap()
+}
+
+fn arrival(body: &[u8], seconds: i64) -> Arrival {
+    arrival_under(SECRET, body, seconds)
+}
+
+fn arrival_under(key: &str, body: &[u8], seconds: i64) -> Arrival {
+    let body = Bytes::copy_from_slice(body);
+    let signature = SigningKey::from_secret(&secret(key)).sign(&body);
+    let verified = Keyring::new(&secret(key), None).verify(body, signature).unwrap();
+    Arrival::understand(verified, after(seconds))
+}
+
+fn folded(arrivals: Vec<Arrival>) -> Batch {
+    Batch::fold(arrivals).0
+}
+
+/// Commits a batch; what became of each arrival.
+async fn keep(store: &dyn Store, arrivals: Vec<Arrival>) -> Vec<Outcome> {
+    let (batch, places) = Batch::fold(arrivals);
+    let events: Vec<_> = store.commit(&batch).await.unwrap().into_iter().map(Ok::<_, ()>).collect();
+    let quarantine = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
+    places.answers(&events, &quarantine).into_iter().map(Result::unwrap).collect()
+}
+
+async fn delivery(store: &dyn Store, of: &str) -> Delivery {
+    store.delivery(&id(of)).await.unwrap().expect("the delivery is known")
+}

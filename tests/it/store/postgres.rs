@@ -1,0 +1,154 @@
+//! What only a Postgres can be: a standby, carelessly set, away.
+
+use std::time::{Duration, Instant};
+
+use nexo_receiver::{
+    batch::Outcome,
+    secret::Secret,
+    store::{
+        Store, StoreError,
+        postgres::{Options, Postgres},
+    },
+};
+use sqlx::{Connection, PgConnection, Row};
+
+use super::{DELIVERED, Told, folded, id, keep};
+use crate::support::database::Database;
+
+fn with(options: &Options, parameter: &str) -> Options {
+    let url = options.url.reveal();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    Options { url: Secret::new(format!("{url}{separator}{parameter}")), ..options.clone() }
+}
+
+fn unavailable<T: std::fmt::Debug>(answer: Result<T, StoreError>) -> String {
+    match answer {
+        Err(StoreError::Unavailable(why)) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn asynchronous_commits_are_made_synchronous() {
+    let database = Database::on_postgres().await;
+    // The trigger writes down how each commit is set.
+    database
+        .execute(
+            "CREATE TABLE seen (setting text);
+             CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+             CREATE TRIGGER see AFTER INSERT ON events EXECUTE FUNCTION see();",
+        )
+        .await;
+    let careless = with(&database.postgres_options(), "options=-c%20synchronous_commit%3Doff");
+    keep(&Postgres::open(&careless).await.unwrap(), vec![DELIVERED.received(0)]).await;
+    assert_eq!(database.number("SELECT COUNT(*) FROM seen WHERE setting = 'on'").await, 1);
+    assert_eq!(database.number("SELECT COUNT(*) FROM seen").await, 1);
+
+    let why = unavailable(Postgres::open(&Options { pgbouncer: true, ..careless }).await.map(drop));
+    assert!(why.contains("ALTER ROLE"), "{why}");
+}
+
+#[tokio::test]
+async fn a_database_that_becomes_read_only_is_unavailable_until_it_is_not() {
+    let database = Database::on_postgres().await;
+    let store = database.open().await;
+    let name = database.name();
+    for (setting, works) in [("on", false), ("off", true)] {
+        database
+            .execute_on_server(&format!(
+                "ALTER DATABASE {name} SET default_transaction_read_only = {setting}"
+            ))
+            .await;
+        // As after a failover: the old connections are gone.
+        let all = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        database.execute_on_server(&all).await;
+        let batch = folded(vec![DELIVERED.received(0)]);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        // The first may meet the connection that is gone.
+        while works && store.commit(&batch).await.is_err() {
+            assert!(Instant::now() < deadline, "it does not come back");
+        }
+        if !works {
+            unavailable(store.commit(&batch).await);
+            let why = unavailable(store.commit(&batch).await);
+            assert!(why.contains("read-only"), "{why}");
+            let why = unavailable(Postgres::open(&database.postgres_options()).await.map(drop));
+            assert!(why.contains(&name) && why.contains("read-only"), "{why}");
+        }
+    }
+    assert!(store.delivery(&id("a")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_connection_set_read_only_in_the_middle_is_dropped() {
+    let database = Database::on_postgres().await;
+    let store = database.open().await;
+    keep(&*store, vec![DELIVERED.received(0)]).await;
+    // 25006 from within a commit, once.
+    database
+        .execute(
+            "CREATE SEQUENCE tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF nextval('tries') = 1 THEN RAISE SQLSTATE '25006'; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER fail AFTER INSERT ON events EXECUTE FUNCTION fail();",
+        )
+        .await;
+    let one = |name| folded(vec![Told { id: name, ..DELIVERED }.received(0)]);
+    unavailable(store.commit(&one("b")).await);
+    assert_eq!(store.commit(&one("b")).await.unwrap(), [Outcome::New]);
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again() {
+    let database = Database::on_postgres().await;
+    let store = database.open().await;
+    database
+        .execute(
+            "CREATE SEQUENCE tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF nextval('tries') < 4 THEN RAISE SQLSTATE '40001'; END IF; RETURN NULL; END $$;
+             CREATE TRIGGER fail AFTER INSERT ON events EXECUTE FUNCTION fail();",
+        )
+        .await;
+    assert_eq!(keep(&*store, vec![DELIVERED.received(0)]).await, [Outcome::New]);
+    database.execute("ALTER SEQUENCE tries RESTART MAXVALUE 3 CYCLE").await;
+    let why = unavailable(store.commit(&folded(vec![DELIVERED.received(0)])).await);
+    assert!(why.contains("40001"), "{why}");
+}
+
+#[tokio::test]
+async fn a_commit_and_a_question_end_in_time_when_a_table_is_locked() {
+    let database = Database::on_postgres().await;
+    let patience = Duration::from_millis(300);
+    let options = Options { commit_timeout: patience, read_timeout: patience, ..database.postgres_options() };
+    let store = Postgres::open(&options).await.unwrap();
+    let mut other = PgConnection::connect(options.url.reveal()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE deliveries").execute(&mut other).await.unwrap();
+    let begun = Instant::now();
+    unavailable(store.commit(&folded(vec![DELIVERED.received(0)])).await);
+    unavailable(store.delivery(&id("a")).await);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(keep(&store, vec![DELIVERED.received(0)]).await, [Outcome::New]);
+    // What timed out has left nothing running or waiting on the server.
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND pid <> pg_backend_pid() AND state <> 'idle'";
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sqlx::query(waiting).fetch_one(&mut other).await.unwrap().get::<i64, _>(0) > 0 {
+        assert!(Instant::now() < deadline, "something is still running");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_opening_names_the_database_and_not_the_password() {
+    let options = Database::on_postgres().await.postgres_options();
+    let soon = Duration::from_secs(5);
+    for url in [
+        "postgres://someone:hunter2@127.0.0.1:1/nowhere",
+        "postgres://someone:hunter2@127.0.0.1:1/nowhere?sslmode=hunter2",
+    ] {
+        let options = Options { url: Secret::new(url.into()), connect_timeout: soon, ..options.clone() };
+        let why = unavailable(Postgres::open(&options).await.map(drop));
+        assert!(!why.contains(":hunter2"), "{why}");
+        assert!(url.contains("sslmode") || why.contains("127.0.0.1:1/nowhere"), "{why}");
+    }
+}

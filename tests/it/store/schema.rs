@@ -1,0 +1,92 @@
+//! Migrations, and what a schema must have before the service takes events.
+
+use nexo_receiver::store::{Store, StoreError};
+
+use super::{DELIVERED, keep};
+use crate::support::database::{Database, on_each_store};
+
+on_each_store! {
+    a_migrated_database_is_ready,
+    a_missing_migration_is_named,
+    a_newer_migration_does_no_harm,
+}
+
+async fn a_migrated_database_is_ready(database: Database) {
+    let store = database.open().await;
+    store.ready().await.unwrap();
+    assert_eq!(store.migrate().await.unwrap(), 0);
+}
+
+async fn a_missing_migration_is_named(database: Database) {
+    let store = database.open().await;
+    for sabotage in ["DELETE FROM migrations WHERE version = 1", "DROP TABLE migrations"] {
+        database.execute(sabotage).await;
+        match store.ready().await {
+            Err(StoreError::Unavailable(why)) => assert!(why.contains("0001_custody"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+async fn a_newer_migration_does_no_harm(database: Database) {
+    let store = database.open().await;
+    keep(&*store, vec![DELIVERED.received(0)]).await;
+    store.deliveries(&Default::default()).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO migrations (version, name) VALUES (9999, '9999_newer');
+             ALTER TABLE deliveries ADD COLUMN newer TEXT; ALTER TABLE events ADD COLUMN newer TEXT;
+             ALTER TABLE quarantine ADD COLUMN newer TEXT;",
+        )
+        .await;
+    store.ready().await.unwrap();
+    keep(&*store, vec![DELIVERED.received(1)]).await;
+    assert_eq!(store.deliveries(&Default::default()).await.unwrap().entries.len(), 1);
+    assert_eq!(store.migrate().await.unwrap(), 0);
+}
+
+async fn four_at_once(database: Database) {
+    let mut replicas = Vec::new();
+    for _ in 0..4 {
+        replicas.push(database.open().await);
+    }
+    match replicas[0].ready().await {
+        Err(StoreError::Unavailable(why)) => assert!(why.contains("not applied"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    let (a, b, c, d) = tokio::join!(
+        replicas[0].migrate(),
+        replicas[1].migrate(),
+        replicas[2].migrate(),
+        replicas[3].migrate()
+    );
+    let applied: usize = [a, b, c, d].into_iter().map(Result::unwrap).sum();
+    assert_eq!(applied, 1, "one has done it, the others have waited");
+    for store in replicas {
+        store.ready().await.unwrap();
+        keep(&*store, vec![DELIVERED.received(0)]).await;
+    }
+}
+
+#[tokio::test]
+async fn four_migrate_an_empty_postgres_at_once() {
+    four_at_once(Database::empty_on_postgres().await).await;
+}
+
+#[tokio::test]
+async fn four_migrate_an_empty_postgres_at_once_without_a_lock() {
+    let database = Database::empty_on_postgres().await;
+    let mut options = database.postgres_options();
+    options.migration_lock = false;
+    let open = async || nexo_receiver::store::postgres::Postgres::open(&options).await.unwrap();
+    let replicas = [open().await, open().await, open().await, open().await];
+    let [a, b, c, d] = &replicas;
+    let done = tokio::join!(a.migrate(), b.migrate(), c.migrate(), d.migrate());
+    let applied: usize = [done.0, done.1, done.2, done.3].into_iter().map(Result::unwrap).sum();
+    assert_eq!(applied, 1);
+}
+
+#[tokio::test]
+async fn four_migrate_an_empty_file_at_once() {
+    four_at_once(Database::empty_on_sqlite()).await;
+}
