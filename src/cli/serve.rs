@@ -26,7 +26,10 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     let mut signals = Signals::new().context("signals can't be caught")?;
     let running = tokio::select! {
         running = service::start(options) => running?,
-        () = signals.next() => return Ok(Answer::good("")),
+        () = signals.next() => {
+            tracing::info!("stopped");
+            return Ok(Answer::good(""));
+        }
     };
     if fitting < connections {
         let files = files.unwrap_or_default();
