@@ -11,6 +11,10 @@ pub mod secret;
 // bytes → verified
 pub mod signature;
 
+// Beside the way: one call over HTTP, and the provider simulated with it.
+pub mod call;
+pub mod sandbox;
+
 // verified → event → the state it tells
 pub mod delivery;
 pub mod event;

@@ -12,6 +12,7 @@ mod outage;
 mod quarantine;
 mod readme;
 mod replicas;
+mod sandbox;
 mod serve;
 mod store;
 mod support;
