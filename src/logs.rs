@@ -71,6 +71,15 @@ pub struct Options {
     pub filter: Filter,
 }
 
+impl Options {
+    /// Text unless something else was asked for: for a command that people look at.
+    #[must_use]
+    pub fn for_people(&self) -> Self {
+        let format = if self.format == Format::Auto { Format::Text } else { self.format };
+        Self { format, filter: self.filter.clone() }
+    }
+}
+
 /// Starts the log of this process, on standard output.
 ///
 /// # Panics

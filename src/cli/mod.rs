@@ -5,10 +5,12 @@
 mod backup;
 mod bodies;
 mod config;
+mod demo;
 mod diagnose;
 mod health;
 mod migrate;
 pub mod reprocess;
+mod sandbox;
 mod serve;
 mod verify;
 
@@ -58,6 +60,10 @@ enum Command {
     Reprocess,
     /// Copy the embedded store, also while it is in use.
     Backup(backup::Args),
+    /// See it work: a receiver and a simulated provider, in a folder that is gone at the end.
+    Demo,
+    /// Be the provider: simulate its API and its webhooks.
+    Sandbox(Box<sandbox::Args>),
 }
 
 /// What a command has to say.
@@ -110,6 +116,8 @@ impl Cli {
                 Command::Verify(args) => verify::run(&args, &settings),
                 Command::Reprocess => reprocess::run(&settings).await,
                 Command::Backup(args) => backup::run(&args, &settings).await,
+                Command::Demo => demo::run().await,
+                Command::Sandbox(args) => sandbox::run(*args, &settings).await,
             }
         });
         // A deadline has passed for whatever is still running.

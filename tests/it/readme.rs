@@ -2,6 +2,11 @@
 
 use std::process::Command;
 
+use nexo_receiver::{
+    sandbox::{self, NUMBERS},
+    secret::Secret,
+};
+
 use crate::support::{database::Database, http::API_TOKEN, provider::event, receiver::Receiver};
 
 const README: &str = include_str!("../../README.md");
@@ -13,14 +18,21 @@ async fn every_curl_of_the_readme_is_answered_200() {
     {
         let receiver = Receiver::start(&database).await;
         receiver.sender().await.post(&event(ID, "delivered")).await;
+        let key = || Secret::new(API_TOKEN.into());
+        let sandbox = sandbox::start(sandbox::Options::new(key(), key())).await.unwrap();
         let calls: Vec<_> = README.lines().filter(|line| line.starts_with("curl ")).collect();
         assert!(calls.len() >= 9, "{calls:?}");
         for call in calls {
             let here = call.replace("127.0.0.1:3000", &receiver.address().to_string());
-            assert_ne!(here, call, "it asks the service");
+            let here = here.replace("127.0.0.1:4000", &sandbox.addr().to_string());
+            assert_ne!(here, call, "it asks the service, or the sandbox");
             let asked = format!("{here} --fail-with-body --silent --show-error");
             let answer = tokio::task::spawn_blocking(move || {
-                Command::new("sh").args(["-c", &asked]).env("API_TOKEN", API_TOKEN).output().unwrap()
+                Command::new("sh")
+                    .args(["-c", &asked])
+                    .envs([("API_TOKEN", API_TOKEN), ("NEXO_KEY", API_TOKEN)])
+                    .output()
+                    .unwrap()
             });
             let answer = answer.await.unwrap();
             let text = String::from_utf8_lossy(&answer.stdout);
@@ -28,6 +40,13 @@ async fn every_curl_of_the_readme_is_answered_200() {
             assert!(!call.contains(ID) || text.contains(ID), "{call}: {text}");
         }
     }
+}
+
+#[test]
+fn the_readme_lists_the_sandboxs_numbers() {
+    let rows: Vec<_> = README.lines().filter(|line| line.starts_with("| +84")).collect();
+    let numbers: Vec<_> = NUMBERS.iter().map(|number| format!("| {} | {number} |", number.phone)).collect();
+    assert_eq!(rows, numbers);
 }
 
 #[test]
