@@ -154,7 +154,8 @@ impl Gate {
         headers: &HeaderMap,
         mut body: Body,
     ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refused> {
-        if announced(headers).is_some_and(|bytes| bytes > self.body_bytes) {
+        let announced = announced(headers);
+        if announced.is_some_and(|bytes| bytes > self.body_bytes) {
             return Err(self.too_large());
         }
         let mut whole = Whole::Nothing;
@@ -179,7 +180,7 @@ impl Gate {
                 Some(room) => room.merge(taken),
                 None => room = Some(taken),
             }
-            whole.push(bytes);
+            whole.push(bytes, announced.unwrap_or_default());
         }
         Ok((whole.into_bytes(), room))
     }
@@ -212,11 +213,13 @@ impl Whole {
         }
     }
 
-    fn push(&mut self, more: Bytes) {
+    /// Adds a piece of a body of, if that was announced, so many bytes: memory for more is not taken.
+    fn push(&mut self, more: Bytes, announced: usize) {
         *self = match std::mem::replace(self, Self::Nothing) {
             Self::Nothing => Self::One(more),
             Self::One(first) => {
-                let mut bytes = BytesMut::from(first);
+                let mut bytes = BytesMut::with_capacity(announced.max(first.len() + more.len()));
+                bytes.extend_from_slice(&first);
                 bytes.extend_from_slice(&more);
                 Self::Many(bytes)
             }
