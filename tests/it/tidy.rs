@@ -33,8 +33,7 @@ fn the_house_is_tidy() {
 }
 
 fn read(root: &Path, folder: &str, tree: &mut Tree) {
-    for entry in fs::read_dir(root.join(folder)).unwrap() {
-        let entry = entry.unwrap();
+    for entry in fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
         let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
         if entry.file_type().unwrap().is_dir() {
             read(root, &path, tree);
