@@ -5,6 +5,7 @@
 
 mod commit;
 mod connect;
+mod explain;
 mod migrate;
 mod read;
 mod rows;

@@ -15,14 +15,22 @@ use crate::{
 };
 
 impl Postgres {
-    /// Asks one question, within the time for it; again if a migration came between its plan and itself.
-    pub(super) async fn ask(
+    /// Asks one question, within the time for it. It is planned for its own values: a plan kept for any values may
+    /// take the index of a common error code where a rare carrier's would do.
+    pub(super) async fn ask(&self, question: QueryBuilder<Db>) -> Result<Vec<PgRow>, StoreError> {
+        let deadline = Instant::now() + self.options.read_timeout;
+        self.ask_once(question, false, deadline).await.map_err(meaning)
+    }
+
+    /// Asks for what has a key, by a plan that is kept; by a new one if a migration has overtaken that.
+    async fn look_up(
         &self,
-        question: impl Fn() -> QueryBuilder<Db> + Send,
+        question: fn(&DeliveryId) -> QueryBuilder<Db>,
+        id: &DeliveryId,
     ) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.options.read_timeout;
-        match self.ask_once(question(), self.named_statements(), deadline).await {
-            Err(error) if is_stale(&error) => self.ask_once(question(), false, deadline).await,
+        match self.ask_once(question(id), self.named_statements(), deadline).await {
+            Err(error) if is_stale(&error) => self.ask_once(question(id), false, deadline).await,
             answer => answer,
         }
         .map_err(meaning)
@@ -46,23 +54,17 @@ impl Postgres {
 
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let question = || {
-            let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
-            sql
-        };
-        self.ask(question).await?.first().map(rows::delivery).transpose().map_err(meaning)
+        self.look_up(one, id).await?.first().map(rows::delivery).transpose().map_err(meaning)
     }
 
     /// See [`crate::store::Store::events`].
     pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
-        let question = || {
-            let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
-            sql.push(" ORDER BY received_at, digest");
-            sql
-        };
-        self.ask(question).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+        self.look_up(events_of, id)
+            .await?
+            .iter()
+            .map(rows::evidence)
+            .collect::<Result<_, _>>()
+            .map_err(meaning)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -75,7 +77,7 @@ impl Postgres {
             let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
             Ok((delivery, cursor))
         };
-        let found = self.ask(|| list(question)).await?;
+        let found = self.ask(list(question)).await?;
         let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
         Ok(Page::of(entries, question.size))
     }
@@ -91,7 +93,7 @@ impl Postgres {
             Ok((entry, cursor))
         };
         let entries = self
-            .ask(|| list_of_quarantine(question))
+            .ask(list_of_quarantine(question))
             .await?
             .iter()
             .map(entry)
@@ -112,8 +114,21 @@ impl Drop for Lent {
     }
 }
 
+pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql
+}
+
+pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
+    sql.push(" ORDER BY received_at, digest");
+    sql
+}
+
 /// A page's statement: the first rows of each range that an index has in order, then the first of these.
-fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
+pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("");
     for (n, status) in question.ranges().into_iter().enumerate() {
         sql.push(if n == 0 { "" } else { " UNION ALL " });
@@ -152,7 +167,7 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
 }
 
-fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
+pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::QUARANTINED).push(" FROM quarantine");
     if let Some(Cursor { time, key }) = &question.after {

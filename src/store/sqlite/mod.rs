@@ -6,6 +6,7 @@
 mod backup;
 mod commit;
 mod connect;
+mod explain;
 mod migrate;
 mod read;
 mod rows;
