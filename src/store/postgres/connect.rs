@@ -117,7 +117,10 @@ impl Postgres {
         match timeout(self.options.connect_timeout, step).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.at(match meaning(error) {
-                StoreError::Unavailable(why) | StoreError::Refused(why) | StoreError::Corrupt(why) => why,
+                StoreError::Unavailable(why)
+                | StoreError::Refused(why)
+                | StoreError::Corrupt(why)
+                | StoreError::Broken(why) => why,
             })),
             Err(_) => Err(self.at("no answer in time".into())),
         }
