@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sqlx::{Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
+use sqlx::{PgConnection, Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Postgres, is_stale, meaning, rows};
@@ -38,17 +38,32 @@ impl Postgres {
 
     async fn ask_once(
         &self,
-        mut question: QueryBuilder<Db>,
+        question: QueryBuilder<Db>,
         named: bool,
         deadline: Instant,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let late = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
         let mut lent = Lent(Some(timeout_at(deadline, self.readers.acquire()).await.map_err(late)??));
         let connection = lent.0.as_deref_mut().expect("it is taken below, at the end");
-        let answer = question.build().persistent(named).fetch_all(connection);
-        let answer = timeout_at(deadline, answer).await.map_err(late)??;
+        let answer = timeout_at(deadline, self.answer(connection, question, named)).await.map_err(late)??;
         // Back to the pool.
         drop(lent.0.take());
+        Ok(answer)
+    }
+
+    async fn answer(
+        &self,
+        connection: &mut PgConnection,
+        mut question: QueryBuilder<Db>,
+        named: bool,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let question = question.build().persistent(named);
+        if !self.options.pgbouncer {
+            return question.fetch_all(connection).await;
+        }
+        self.begin(connection, self.options.read_timeout).await?;
+        let answer = question.fetch_all(&mut *connection).await?;
+        sqlx::raw_sql("COMMIT").execute(connection).await?;
         Ok(answer)
     }
 
