@@ -71,14 +71,14 @@ const SQLITE: &str = "
         FROM deliveries;";
 
 enum Place {
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
     Sqlite(Sqlite),
 }
 
 impl Place {
     fn store(&self) -> &dyn Store {
         match self {
-            Self::Postgres(store) => store,
+            Self::Postgres(store) => &**store,
             Self::Sqlite(store) => store,
         }
     }
@@ -102,7 +102,7 @@ async fn open(at: &str) -> Place {
             commit_timeout: PATIENCE,
             read_timeout: PATIENCE,
         };
-        return Place::Postgres(Postgres::open(&options).await.unwrap());
+        return Place::Postgres(Box::new(Postgres::open(&options).await.unwrap()));
     }
     let folder = PathBuf::from(at);
     let options =
