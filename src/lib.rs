@@ -11,6 +11,9 @@ pub mod secret;
 // bytes → verified
 pub mod signature;
 
+// Signed events in numbers, for measuring a receiver. Knows nothing of this one.
+pub mod flood;
+
 // verified → event → the state it tells
 pub mod delivery;
 pub mod event;

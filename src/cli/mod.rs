@@ -6,10 +6,12 @@ mod backup;
 mod bodies;
 mod config;
 mod diagnose;
+mod flood;
 mod health;
 mod migrate;
 pub mod reprocess;
 mod serve;
+mod trigger;
 mod verify;
 
 use std::{
@@ -58,6 +60,10 @@ enum Command {
     Reprocess,
     /// Copy the embedded store, also while it is in use.
     Backup(backup::Args),
+    /// Send one signed event by hand.
+    Trigger(trigger::Args),
+    /// Send signed events in numbers, and tell how the receiver bore them.
+    Flood(flood::Args),
 }
 
 /// What a command has to say.
@@ -110,6 +116,8 @@ impl Cli {
                 Command::Verify(args) => verify::run(&args, &settings),
                 Command::Reprocess => reprocess::run(&settings).await,
                 Command::Backup(args) => backup::run(&args, &settings).await,
+                Command::Trigger(args) => trigger::run(&args, &settings).await,
+                Command::Flood(args) => flood::run(&args, &settings).await,
             }
         });
         // A deadline has passed for whatever is still running.
