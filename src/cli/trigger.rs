@@ -12,7 +12,7 @@ use crate::{
     clock::Timestamp,
     flood::{
         check::Asker,
-        sample::{Outcome, Sample, Webhook},
+        sample::{Outcome, Sample, UNDER_WAY, Webhook, before, whole_second},
         target::Target,
         wire::Connection,
     },
@@ -91,49 +91,49 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
         (_, Some(id)) => id.clone(),
         (_, None) => Uuid::new_v4().to_string(),
     };
-    let sending = async {
-        let mut connection = Connection::open(&args.url.addresses().await?).await?;
-        let (mut text, mut good) = (String::new(), true);
-        for sample in args.samples(&id) {
-            let body = sample.body();
-            let webhook = Webhook::new(&args.url, &body, &key);
-            let answer = connection.exchange(&webhook.request).await?;
-            let right = args.expects(answer.status, answer.body);
-            good &= right;
-            let _ = write!(
-                text,
-                "body       {}\nsignature  {}\nanswer     {} {}{}\n\n",
-                String::from_utf8_lossy(&body),
-                webhook.signature,
-                answer.status,
-                shown(answer.body),
-                if right { String::new() } else { format!(", but {} is right", args.expected()) },
-            );
-            if !answer.stays_open {
-                connection = Connection::open(&args.url.addresses().await?).await?;
-            }
-        }
-        io::Result::Ok((text, good))
-    };
-    let sent = tokio::time::timeout(DEADLINE, sending).await;
-    let (mut text, mut good) = sent
+    let sent = tokio::time::timeout(DEADLINE, send(args, &id, &key)).await;
+    let mut answer = sent
         .with_context(|| format!("{} gave no answer within {} s", args.url, DEADLINE.as_secs()))?
         .with_context(|| format!("{} can't be sent to", args.url))?;
     if let Some(token) = token {
         let status = status(args, token, &id).await.context("the API can't be asked")?;
-        let expected = args.kind.status();
-        good &= status.as_deref() == expected;
-        let _ = writeln!(text, "delivery   {}", status.as_deref().unwrap_or("none of this id"));
-        if status.as_deref() != expected {
-            let _ = writeln!(text, "           but `{}` is right", expected.unwrap_or("none of this id"));
+        let (status, right) = (named(status.as_deref()), named(args.kind.status()));
+        let wrong = if status == right { String::new() } else { format!(", but {right} is right") };
+        answer.good &= wrong.is_empty();
+        let _ = writeln!(answer.text, "delivery   {status}{wrong}\n");
+    }
+    let not = if answer.good { "" } else { "NOT " };
+    let _ = writeln!(answer.text, "{not}as a correct receiver answers");
+    Ok(answer)
+}
+
+fn named(status: Option<&str>) -> &str {
+    status.unwrap_or("none of this id")
+}
+
+/// Sends each event over one connection, and tells what was sent and answered.
+async fn send(args: &Args, id: &str, key: &SigningKey) -> io::Result<Answer> {
+    let addresses = args.url.addresses().await?;
+    let mut connection = Connection::open(&addresses).await?;
+    let mut told = Answer::good("");
+    for sample in args.samples(id) {
+        let body = sample.body();
+        let webhook = Webhook::new(&args.url, &body, key);
+        let answer = connection.exchange(&webhook.request).await?;
+        let right = args.kind.expects(answer.status, answer.body);
+        told.good &= right;
+        let (body, signature) = (String::from_utf8_lossy(&body), webhook.signature);
+        let wrong = if right { String::new() } else { format!(", but {} is right", args.kind.expected()) };
+        let (status, text) = (answer.status, shown(answer.body));
+        let _ = writeln!(
+            told.text,
+            "body       {body}\nsignature  {signature}\nanswer     {status} {text}{wrong}\n"
+        );
+        if !answer.stays_open {
+            connection = Connection::open(&addresses).await?;
         }
     }
-    text.push_str(if good {
-        "as a correct receiver answers\n"
-    } else {
-        "NOT as a correct receiver answers\n"
-    });
-    Ok(if good { Answer::good(text) } else { Answer::bad(text) })
+    Ok(told)
 }
 
 impl Kind {
@@ -144,6 +144,16 @@ impl Kind {
             Self::Failed => Some("failed"),
             Self::Ping | Self::Forged => None,
         }
+    }
+
+    /// The right answer, in words.
+    fn expected(self) -> &'static str {
+        if self == Self::Forged { "401" } else { "200 ok" }
+    }
+
+    /// Whether this is the right answer.
+    fn expects(self, status: u16, body: &[u8]) -> bool {
+        if self == Self::Forged { status == 401 } else { status == 200 && body == b"ok" }
     }
 }
 
@@ -165,24 +175,15 @@ impl Args {
 
     /// An OTP that took 25 seconds and has completed so many hours ago.
     fn sample(&self, id: &str, outcome: Outcome, hours: u32) -> Sample {
-        let completed_at = Timestamp::now().hours_before(hours);
-        let created_at = Timestamp::from_micros(completed_at.micros() - 25_000_000).unwrap_or(completed_at);
+        let completed_at = whole_second(Timestamp::now().hours_before(hours));
         Sample {
             id: id.to_owned(),
             phone: self.phone.clone(),
             carrier: self.carrier.clone(),
             outcome,
-            created_at,
+            created_at: before(completed_at, UNDER_WAY),
             completed_at,
         }
-    }
-
-    fn expected(&self) -> &'static str {
-        if self.kind == Kind::Forged { "401" } else { "200 ok" }
-    }
-
-    fn expects(&self, status: u16, body: &[u8]) -> bool {
-        if self.kind == Kind::Forged { status == 401 } else { status == 200 && body == b"ok" }
     }
 }
 

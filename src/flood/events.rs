@@ -7,13 +7,10 @@ use std::{ops::Range, time::Duration};
 use uuid::Uuid;
 
 use super::{
-    sample::{Outcome, Sample, Webhook},
+    sample::{Outcome, Sample, UNDER_WAY, Webhook, before, whole_second},
     target::Target,
 };
 use crate::{clock::Timestamp, money::Money, phone::Phone, signature::SigningKey};
-
-/// How long before its event an OTP was sent.
-const UNDER_WAY: Duration = Duration::from_secs(25);
 
 /// Carriers and the beginning of a number of theirs, which 7 more digits follow.
 const CARRIERS: [(&str, &str); 4] =
@@ -93,7 +90,7 @@ impl Events {
             delivered: CARRIERS.map(|carrier| template(false, carrier)).into(),
             failed: CARRIERS.map(|carrier| template(true, carrier)).into(),
             ids: Ids { run: Uuid::new_v4().as_u64_pair().1 },
-            started: whole_second(Timestamp::now().micros()),
+            started: whole_second(Timestamp::now()),
             key,
         }
     }
@@ -123,19 +120,14 @@ impl Events {
 
     fn tell_time(&self, second: u64, draft: &mut Draft) {
         if draft.second != Some(second) {
-            let since = Duration::from_secs(second);
-            let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
-            let completed = self.started.micros().saturating_add(micros(since));
-            draft.created_at = whole_second(completed.saturating_sub(micros(UNDER_WAY))).to_string();
-            draft.completed_at = whole_second(completed).to_string();
+            let since = i64::try_from(second).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+            let now = self.started.micros().saturating_add(since);
+            let completed_at = Timestamp::from_micros(now).unwrap_or(self.started);
+            draft.created_at = before(completed_at, UNDER_WAY).to_string();
+            draft.completed_at = completed_at.to_string();
             draft.second = Some(second);
         }
     }
-}
-
-/// A time without a fraction, as the provider writes them.
-fn whole_second(micros: i64) -> Timestamp {
-    Timestamp::from_micros(micros - micros.rem_euclid(1_000_000)).unwrap_or_else(|_| Timestamp::now())
 }
 
 /// Scatters numbers below 2^60 over all numbers below 2^60, no two to the same.
@@ -150,8 +142,9 @@ fn scatter(number: u64) -> u64 {
 
 impl Template {
     fn new(target: &Target, carrier: &str, prefix: &str, outcome: Outcome, key: &SigningKey) -> Self {
-        // Digits and times that nothing else in the request is.
-        let (digits, created_at, completed_at) = ("0000000", whole_second(0), whole_second(1_000_000));
+        let digits = "0000000";
+        let completed_at = whole_second(Timestamp::now());
+        let created_at = before(completed_at, UNDER_WAY);
         let phone = Phone::parse(&format!("{prefix}{digits}")).expect("a number");
         let id = Uuid::nil().to_string();
         let sample = Sample {

@@ -3,6 +3,8 @@
 //! Lives here: a body's fields in the provider's order, the request around it. Does not: many of them at once
 //! (`events`).
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::target::Target;
@@ -74,6 +76,23 @@ impl Sample {
         serde_json::to_vec(&fields).expect("texts, a number and times are JSON")
     }
 }
+
+/// The whole second: the provider writes times without a fraction.
+#[must_use]
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    let micros = time.micros();
+    Timestamp::from_micros(micros - micros.rem_euclid(1_000_000)).unwrap_or(time)
+}
+
+/// The time so long before; `time` itself where nothing is.
+#[must_use]
+pub fn before(time: Timestamp, earlier: Duration) -> Timestamp {
+    let earlier = i64::try_from(earlier.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(time.micros().saturating_sub(earlier)).unwrap_or(time)
+}
+
+/// How long an OTP is under way, in events made here.
+pub const UNDER_WAY: Duration = Duration::from_secs(25);
 
 /// A signed webhook, ready to be sent.
 #[derive(Debug, Clone)]
