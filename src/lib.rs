@@ -14,6 +14,10 @@ pub mod signature;
 // Signed events in numbers, for measuring a receiver. Knows nothing of this one.
 pub mod flood;
 
+// Beside the way: one call over HTTP, and the provider simulated with it.
+pub mod call;
+pub mod sandbox;
+
 // verified → event → the state it tells
 pub mod delivery;
 pub mod event;

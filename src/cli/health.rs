@@ -3,19 +3,15 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, bail};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use http::Request;
+use url::Url;
 
 use super::Answer;
-use crate::{logs, settings::Settings};
+use crate::{call::call, logs, settings::Settings};
 
 /// How long the whole question may take.
 const DEADLINE: Duration = Duration::from_secs(3);
-
-/// The most of an answer that is read, in bytes.
-const LONGEST_ANSWER: usize = 4_096;
 
 /// What to ask.
 #[derive(Debug, clap::Args)]
@@ -37,12 +33,13 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     let host = host_to_ask(&settings.server.host);
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let url = format!("http://{authority}{path}");
-    let (status, body) = tokio::time::timeout(DEADLINE, get(&host, port, &authority, path))
+    let asked = Url::parse(&url).with_context(|| format!("{url} is no URL"))?;
+    let reply = tokio::time::timeout(DEADLINE, call(&asked, Request::get("/"), Bytes::new()))
         .await
         .with_context(|| format!("{url} gave no answer within {} s", DEADLINE.as_secs()))?
         .with_context(|| format!("{url} can't be asked"))?;
-    let line = format!("{url} answered {}: {}", status.as_u16(), logs::one_line(body.trim()));
-    Ok(if status.is_success() { Answer::good(line + "\n") } else { Answer::bad(line + "\n") })
+    let line = format!("{url} answered {}: {}", reply.status.as_u16(), logs::one_line(reply.text.trim()));
+    Ok(if reply.status.is_success() { Answer::good(line + "\n") } else { Answer::bad(line + "\n") })
 }
 
 /// An address to reach a listener at: one that listens everywhere is also here.
@@ -51,26 +48,6 @@ fn host_to_ask(host: &str) -> String {
         Ok(IpAddr::V4(address)) if address.is_unspecified() => "127.0.0.1".to_owned(),
         Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1".to_owned(),
         _ => host.to_owned(),
-    }
-}
-
-async fn get(host: &str, port: u16, authority: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let stream = TcpStream::connect((host, port)).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path).header("host", authority).body(Empty::<Bytes>::new())?;
-    let ask = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        anyhow::Ok((status, String::from_utf8_lossy(&body).into_owned()))
-    };
-    tokio::pin!(connection);
-    tokio::pin!(ask);
-    tokio::select! {
-        biased;
-        answer = &mut ask => answer,
-        ended = &mut connection => { ended?; ask.await }
     }
 }
 

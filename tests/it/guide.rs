@@ -1,17 +1,13 @@
 //! The receiver of the provider's own guide as a witness: it and ours answer the same bytes alike, but for where the
 //! guide's breaks. Both are held to one table.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead as _, BufReader},
-    net::SocketAddr,
-    process::{Child, ChildStdout, Command, Stdio},
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use nexo_receiver::{secret::Secret, signature::SigningKey};
 
 use crate::support::{
     database::{Database, on_each_store},
+    guide::Guide,
     receiver::Receiver,
     vectors::{Vector, vectors},
     wire::Wire,
@@ -140,39 +136,6 @@ async fn post(address: SocketAddr, case: &Case) -> (u16, String) {
     let answer = Wire::open(address).await.send(request).await.until_closed().await;
     let (head, text) = answer.split_once("\r\n\r\n").expect("an answer has a head");
     (head["HTTP/1.1 ".len()..][..3].parse().expect("a status"), text.to_owned())
-}
-
-/// The guide's receiver, until it is dropped.
-struct Guide {
-    process: Child,
-    address: SocketAddr,
-    _log: BufReader<ChildStdout>,
-}
-
-impl Guide {
-    fn start(secret: &str) -> Self {
-        let mut process = Command::new("node")
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/guide/receiver.mjs"))
-            .env("NEXO_WEBHOOK_SECRET", secret)
-            // Express prints no exceptions then.
-            .env("NODE_ENV", "test")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tests/run makes sure of Node");
-        let mut log = BufReader::new(process.stdout.take().expect("it is piped"));
-        let mut port = String::new();
-        log.read_line(&mut port).expect("the guide's receiver tells its port");
-        let port: u16 = port.trim().parse().expect("tests/run installs what the guide's receiver needs");
-        Self { process, address: ([127, 0, 0, 1], port).into(), _log: log }
-    }
-}
-
-impl Drop for Guide {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 #[tokio::test]

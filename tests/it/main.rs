@@ -13,6 +13,7 @@ mod outage;
 mod quarantine;
 mod readme;
 mod replicas;
+mod sandbox;
 mod serve;
 mod store;
 mod support;

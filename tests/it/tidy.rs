@@ -9,7 +9,7 @@ type Tree = BTreeMap<String, String>;
 
 /// What may stand in some places only.
 const PLACES: [(&str, &[&str]); 8] = [
-    ("axum::", &["src/http/"]),
+    ("axum::", &["src/http/", "src/sandbox/"]),
     ("sqlx::", &["src/store/"]),
     ("postgres::", &["src/store/postgres/", "src/store/open.rs", "src/settings/"]),
     ("sqlite::", &["src/store/sqlite/", "src/store/open.rs", "src/settings/"]),

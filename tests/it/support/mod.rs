@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod database;
 pub mod document;
+pub mod guide;
 pub mod http;
 pub mod load;
 pub mod process;
