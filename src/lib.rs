@@ -11,6 +11,9 @@ pub mod secret;
 // bytes → verified
 pub mod signature;
 
+// Signed events in numbers, for measuring a receiver. Knows nothing of this one.
+pub mod flood;
+
 // Beside the way: one call over HTTP, and the provider simulated with it.
 pub mod call;
 pub mod sandbox;

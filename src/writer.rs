@@ -66,12 +66,19 @@ struct Waiting {
 }
 
 impl Writer {
-    /// Starts the writer; the task ends when the last [`Writer`] is gone and the queue is empty.
+    /// Starts the writer; the task ends when the last [`Writer`] is gone and the queue is empty, or when the store
+    /// is [`StoreError::Broken`].
     #[must_use]
     pub fn start(options: &Options, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
-        let commits = GroupCommit { store, metrics: Arc::clone(&metrics), batch: options.batch, away: None };
+        let commits = GroupCommit {
+            store,
+            metrics: Arc::clone(&metrics),
+            batch: options.batch,
+            away: None,
+            broken: false,
+        };
         (Self { queue, bytes, metrics }, tokio::spawn(commits.run(waiting)))
     }
 
@@ -106,6 +113,7 @@ struct GroupCommit {
     metrics: Arc<Metrics>,
     batch: usize,
     away: Option<Away>,
+    broken: bool,
 }
 
 /// The store is unavailable.
@@ -132,6 +140,10 @@ impl GroupCommit {
             for ((sender, _room), answer) in senders.into_iter().zip(answers) {
                 // A sender that hung up is no reason not to have committed.
                 let _ = sender.send(answer);
+            }
+            if self.broken {
+                // Dropping the queue tells all that wait, and ends the service.
+                return;
             }
         }
     }
@@ -173,6 +185,11 @@ impl GroupCommit {
                 Ok(outcomes)
             }
             Err(StoreError::Refused(reason)) => Err(Failure::Refused(reason)),
+            Err(StoreError::Broken(reason)) => {
+                tracing::error!(reason, "the store can't be trusted any more: nothing more is acknowledged");
+                self.broken = true;
+                Err(Failure::NotKept)
+            }
             Err(error) => {
                 let since = self.away.take().map_or(now, |away| away.since);
                 if since == now {

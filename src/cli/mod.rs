@@ -7,11 +7,13 @@ mod bodies;
 mod config;
 mod demo;
 mod diagnose;
+mod flood;
 mod health;
 mod migrate;
 pub mod reprocess;
 mod sandbox;
 mod serve;
+mod trigger;
 mod verify;
 
 use std::{
@@ -64,6 +66,10 @@ enum Command {
     Demo,
     /// Be the provider: simulate its API and its webhooks.
     Sandbox(Box<sandbox::Args>),
+    /// Send one signed event by hand.
+    Trigger(trigger::Args),
+    /// Send signed events in numbers, and tell how the receiver bore them.
+    Flood(flood::Args),
 }
 
 /// What a command has to say.
@@ -118,6 +124,8 @@ impl Cli {
                 Command::Backup(args) => backup::run(&args, &settings).await,
                 Command::Demo => demo::run().await,
                 Command::Sandbox(args) => sandbox::run(*args, &settings).await,
+                Command::Trigger(args) => trigger::run(&args, &settings).await,
+                Command::Flood(args) => flood::run(&args, &settings).await,
             }
         });
         // A deadline has passed for whatever is still running.

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -39,13 +39,13 @@ pub(super) enum Phase {
 pub(super) struct Progress {
     phase: AtomicU8,
     /// Counts requests, so that a deadline is never carried over from one to the next.
-    turn: AtomicU8,
+    turn: AtomicU64,
     head: Mutex<Vec<u8>>,
     closing: AtomicBool,
 }
 
 impl Progress {
-    pub(super) fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Idle,
             1 => Phase::Head,
@@ -68,6 +68,11 @@ impl Progress {
         self.closing.fetch_or(closing, Ordering::AcqRel);
         self.turn.fetch_add(1, Ordering::AcqRel);
         self.enter(Phase::Idle);
+    }
+
+    /// Whether nothing of any request has ever come.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.turn.load(Ordering::Acquire) == 0 && self.phase() == Phase::Idle
     }
 
     /// Whether an answer has said that the connection will close, so that unread bytes may still be coming.
@@ -112,7 +117,7 @@ pub(super) struct Connection<S> {
     stream: S,
     progress: Arc<Progress>,
     patience: Patience,
-    reading: Deadline<(Phase, u8)>,
+    reading: Deadline<(Phase, u64)>,
     writing: Deadline<()>,
     expired: Option<Phase>,
 }

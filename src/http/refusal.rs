@@ -98,7 +98,7 @@ impl From<StoreError> for Refusal {
                 tracing::warn!(%error, "a question went unanswered");
                 Self::StoreUnavailable
             }
-            StoreError::Refused(_) | StoreError::Corrupt(_) => {
+            StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Broken(_) => {
                 tracing::error!(%error, "a question could not be answered");
                 Self::Internal
             }

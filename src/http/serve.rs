@@ -141,13 +141,16 @@ impl Server {
             http1::Builder::new()
                 .header_read_timeout(None)
                 .max_buf_size(HEAD_BYTES)
+                // Who has sent all and says so may still read the answer.
+                .half_close(true)
                 .serve_connection(TokioIo::new(connection), service)
         );
         tokio::select! {
             result = exchange.as_mut() => return result,
             _ = told_to_stop(&mut self.stop) => {}
         }
-        if progress.phase() == Phase::Idle {
+        // hyper would wait for the first request; all others it lets finish, answer included.
+        if progress.is_untouched() {
             return Ok(());
         }
         exchange.as_mut().graceful_shutdown();

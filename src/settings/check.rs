@@ -44,11 +44,6 @@ impl Settings {
             "a webhook secret begins or ends with white space, which counts as a part of it".to_owned(),
         );
         if let Location::Postgres(postgres) = &self.location {
-            let is_given = |key| self.layers.get(key).is_some_and(|given| given.origin != Origin::Default);
-            warn(
-                is_given("store.data_dir"),
-                "store.data_dir is not used, since store.database_url is set".to_owned(),
-            );
             warn(
                 database_url::may_be_in_the_clear(postgres.url.reveal()),
                 "the way to Postgres may be unencrypted; sslmode=verify-full in store.database_url makes sure"

@@ -134,7 +134,7 @@ impl Settings {
             migrate: self.migrate,
             webhook_secret: self.webhook_secret()?,
             webhook_secret_previous: self.webhook.previous.clone(),
-            api_token: required(self.api.current.as_ref(), "api.token")?,
+            api_token: self.api_token()?,
             api_token_previous: self.api.previous.clone(),
             writer: self.writer.clone(),
             http: self.http.clone(),
@@ -147,6 +147,14 @@ impl Settings {
     /// When there is none.
     pub fn webhook_secret(&self) -> Result<Secret, SettingsError> {
         required(self.webhook.current.as_ref(), "webhook.secret")
+    }
+
+    /// The present bearer token.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn api_token(&self) -> Result<Secret, SettingsError> {
+        required(self.api.current.as_ref(), "api.token")
     }
 }
 

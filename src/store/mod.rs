@@ -84,6 +84,9 @@ pub enum StoreError {
     /// The database refuses the data itself: again and again it would.
     #[error("the store refuses the data: {0}")]
     Refused(String),
+    /// The disk failed at a sync: what it then says can't be trusted, and the process must end.
+    #[error("the store can't be trusted any more: {0}")]
+    Broken(String),
     /// What the database holds is not what was put there.
     #[error("the store holds what it should not: {0}")]
     Corrupt(String),

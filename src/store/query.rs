@@ -182,6 +182,21 @@ pub struct ListQuarantine {
     pub after: Option<Cursor<Digest>>,
 }
 
+/// Any question, to be explained rather than answered.
+#[derive(Debug, Clone, Copy)]
+pub enum Question<'a> {
+    /// The present state of one delivery.
+    Delivery(&'a DeliveryId),
+    /// Its events.
+    Events(&'a DeliveryId),
+    /// A page of deliveries.
+    Deliveries(&'a ListDeliveries),
+    /// A page of quarantine.
+    Quarantine(&'a ListQuarantine),
+    /// Statistics.
+    Stats(&'a StatsQuestion),
+}
+
 /// What statistics are grouped by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupBy {

@@ -43,7 +43,7 @@ impl Postgres {
                     Some(connection) => connection,
                     None => self.connect_writer().await?,
                 };
-                match work.run(&mut connection, self.named_statements()).await {
+                match self.run(work, &mut connection).await {
                     Ok(done) => {
                         *slot = Some(connection);
                         return Ok(done);
@@ -64,6 +64,23 @@ impl Postgres {
         let late = |_| StoreError::Unavailable("the database did not answer a commit in time".into());
         timeout(self.options.commit_timeout, whole).await.map_err(late)?
     }
+
+    async fn run(&self, work: Work<'_>, connection: &mut PgConnection) -> Result<Committed, sqlx::Error> {
+        let named = self.named_statements();
+        if let (Work::Commit(batch), true) = (work, named) {
+            // A statement alone is a transaction.
+            return insert(connection, batch, true).await;
+        }
+        self.begin(connection, self.options.commit_timeout).await?;
+        let done = match work {
+            Work::Commit(batch) => insert(connection, batch, named).await,
+            Work::Release(understood) => release(connection, understood, named).await,
+        };
+        // Nothing is ever committed after an error: the server would roll back and call it a success.
+        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        sqlx::raw_sql(end).execute(connection).await?;
+        done
+    }
 }
 
 /// What is done in one transaction.
@@ -71,21 +88,6 @@ impl Postgres {
 enum Work<'a> {
     Commit(&'a Batch),
     Release(&'a [Arrival]),
-}
-
-impl Work<'_> {
-    async fn run(self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
-        let understood = match self {
-            Self::Commit(batch) => return insert(connection, batch, named).await,
-            Self::Release(understood) => understood,
-        };
-        sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
-        let done = release(connection, understood, named).await;
-        // Nothing is ever committed after an error: the server would roll back and call it a success.
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        sqlx::raw_sql(end).execute(connection).await?;
-        done
-    }
 }
 
 async fn insert(connection: &mut PgConnection, batch: &Batch, named: bool) -> Result<Committed, sqlx::Error> {

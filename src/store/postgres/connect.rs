@@ -3,7 +3,7 @@
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool, Row,
+    AssertSqlSafe, ConnectOptions, PgConnection, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
@@ -26,6 +26,9 @@ const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) 
 
 const TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false)";
+
+/// The server gives up a little before we do, so that the error says what it was.
+const IMPATIENCE: f64 = 0.9;
 
 /// Reads the URL.
 pub(super) fn parse(options: &Options) -> Result<PgConnectOptions, StoreError> {
@@ -69,9 +72,7 @@ impl Postgres {
     /// A connection that may be written to.
     pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let mut connection = self.connect().await?;
-        let pgbouncer = self.options.pgbouncer;
-        let query = sqlx::query(SETTINGS).persistent(!pgbouncer).fetch_one(&mut connection);
-        let settings = self.in_time(query).await?;
+        let settings = self.in_time(sqlx::raw_sql(SETTINGS).fetch_one(&mut connection)).await?;
         let is = |name: &str, value: &str| {
             settings.try_get::<Option<String>, _>(name).is_ok_and(|found| found.as_deref() == Some(value))
         };
@@ -87,12 +88,29 @@ impl Postgres {
         if is("synchronous_commit", "off") {
             self.make_synchronous(&mut connection).await?;
         }
-        if !pgbouncer {
-            // Ends before our own patience does, so that the error says what it was and the connection lives on.
-            let limit = milliseconds(self.options.commit_timeout.mul_f64(0.9));
+        if !self.options.pgbouncer {
+            let limit = milliseconds(self.options.commit_timeout.mul_f64(IMPATIENCE));
             self.in_time(sqlx::query(TIMEOUTS).bind(limit).execute(&mut connection)).await?;
         }
         Ok(connection)
+    }
+
+    /// Begins a transaction.
+    ///
+    /// Behind pgbouncer each statement needs one: sqlx prepares and runs it in two steps, and without a transaction
+    /// another client's may come between them on the same server connection and be run instead. The time limit comes
+    /// along, since a session can't keep one there.
+    pub(super) async fn begin(
+        &self,
+        connection: &mut PgConnection,
+        limit: Duration,
+    ) -> Result<(), sqlx::Error> {
+        if !self.options.pgbouncer {
+            return sqlx::raw_sql("BEGIN").execute(connection).await.map(drop);
+        }
+        let limit = milliseconds(limit.mul_f64(IMPATIENCE));
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}");
+        sqlx::raw_sql(AssertSqlSafe(begin)).execute(connection).await.map(drop)
     }
 
     /// Without this the server answers before what it answers for is on its disk.
@@ -104,8 +122,8 @@ impl Postgres {
                     .into(),
             ));
         }
-        self.in_time(sqlx::query(SYNCHRONOUS).execute(&mut *connection)).await?;
-        let settings = self.in_time(sqlx::query(SETTINGS).fetch_one(connection)).await?;
+        self.in_time(sqlx::raw_sql(SYNCHRONOUS).execute(&mut *connection)).await?;
+        let settings = self.in_time(sqlx::raw_sql(SETTINGS).fetch_one(connection)).await?;
         match settings.try_get::<Option<String>, _>("synchronous_commit") {
             Ok(Some(value)) if value != "off" => Ok(()),
             _ => Err(self.at("synchronous_commit is off and can't be turned on".into())),
@@ -117,7 +135,10 @@ impl Postgres {
         match timeout(self.options.connect_timeout, step).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.at(match meaning(error) {
-                StoreError::Unavailable(why) | StoreError::Refused(why) | StoreError::Corrupt(why) => why,
+                StoreError::Unavailable(why)
+                | StoreError::Refused(why)
+                | StoreError::Corrupt(why)
+                | StoreError::Broken(why) => why,
             })),
             Err(_) => Err(self.at("no answer in time".into())),
         }

@@ -54,7 +54,7 @@ impl Postgres {
 
     async fn applied(&self) -> Result<BTreeSet<i64>, StoreError> {
         const UNDEFINED_TABLE: &str = "SQLSTATE 42P01";
-        match self.ask(|| QueryBuilder::new(APPLIED)).await {
+        match self.ask(QueryBuilder::new(APPLIED)).await {
             Ok(rows) => rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(meaning),
             // No migration was ever applied.
             Err(StoreError::Unavailable(why)) if why.starts_with(UNDEFINED_TABLE) => Ok(BTreeSet::new()),

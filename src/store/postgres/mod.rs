@@ -5,6 +5,7 @@
 
 mod commit;
 mod connect;
+mod explain;
 mod migrate;
 mod read;
 mod rows;
@@ -77,7 +78,7 @@ impl Postgres {
         Ok(store)
     }
 
-    /// Whether statements are prepared under a name and kept; pgbouncer gives a name to whoever comes next.
+    /// Whether statements are prepared under a name and kept; behind pgbouncer the name may be another client's.
     fn named_statements(&self) -> bool {
         !self.options.pgbouncer
     }

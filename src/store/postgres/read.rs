@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sqlx::{Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
+use sqlx::{PgConnection, Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Postgres, is_stale, meaning, rows};
@@ -15,14 +15,22 @@ use crate::{
 };
 
 impl Postgres {
-    /// Asks one question, within the time for it; again if a migration came between its plan and itself.
-    pub(super) async fn ask(
+    /// Asks one question, within the time for it. It is planned for its own values: a plan kept for any values may
+    /// take the index of a common error code where a rare carrier's would do.
+    pub(super) async fn ask(&self, question: QueryBuilder<Db>) -> Result<Vec<PgRow>, StoreError> {
+        let deadline = Instant::now() + self.options.read_timeout;
+        self.ask_once(question, false, deadline).await.map_err(meaning)
+    }
+
+    /// Asks for what has a key, by a plan that is kept; by a new one if a migration has overtaken that.
+    async fn look_up(
         &self,
-        question: impl Fn() -> QueryBuilder<Db> + Send,
+        question: fn(&DeliveryId) -> QueryBuilder<Db>,
+        id: &DeliveryId,
     ) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.options.read_timeout;
-        match self.ask_once(question(), self.named_statements(), deadline).await {
-            Err(error) if is_stale(&error) => self.ask_once(question(), false, deadline).await,
+        match self.ask_once(question(id), self.named_statements(), deadline).await {
+            Err(error) if is_stale(&error) => self.ask_once(question(id), false, deadline).await,
             answer => answer,
         }
         .map_err(meaning)
@@ -30,39 +38,48 @@ impl Postgres {
 
     async fn ask_once(
         &self,
-        mut question: QueryBuilder<Db>,
+        question: QueryBuilder<Db>,
         named: bool,
         deadline: Instant,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let late = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
         let mut lent = Lent(Some(timeout_at(deadline, self.readers.acquire()).await.map_err(late)??));
         let connection = lent.0.as_deref_mut().expect("it is taken below, at the end");
-        let answer = question.build().persistent(named).fetch_all(connection);
-        let answer = timeout_at(deadline, answer).await.map_err(late)??;
+        let answer = timeout_at(deadline, self.answer(connection, question, named)).await.map_err(late)??;
         // Back to the pool.
         drop(lent.0.take());
         Ok(answer)
     }
 
+    async fn answer(
+        &self,
+        connection: &mut PgConnection,
+        mut question: QueryBuilder<Db>,
+        named: bool,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let question = question.build().persistent(named);
+        if !self.options.pgbouncer {
+            return question.fetch_all(connection).await;
+        }
+        self.begin(connection, self.options.read_timeout).await?;
+        let answer = question.fetch_all(&mut *connection).await?;
+        sqlx::raw_sql("COMMIT").execute(connection).await?;
+        Ok(answer)
+    }
+
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let question = || {
-            let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
-            sql
-        };
-        self.ask(question).await?.first().map(rows::delivery).transpose().map_err(meaning)
+        self.look_up(one, id).await?.first().map(rows::delivery).transpose().map_err(meaning)
     }
 
     /// See [`crate::store::Store::events`].
     pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
-        let question = || {
-            let mut sql = QueryBuilder::new("SELECT ");
-            sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
-            sql.push(" ORDER BY received_at, digest");
-            sql
-        };
-        self.ask(question).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+        self.look_up(events_of, id)
+            .await?
+            .iter()
+            .map(rows::evidence)
+            .collect::<Result<_, _>>()
+            .map_err(meaning)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -75,7 +92,7 @@ impl Postgres {
             let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
             Ok((delivery, cursor))
         };
-        let found = self.ask(|| list(question)).await?;
+        let found = self.ask(list(question)).await?;
         let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
         Ok(Page::of(entries, question.size))
     }
@@ -91,7 +108,7 @@ impl Postgres {
             Ok((entry, cursor))
         };
         let entries = self
-            .ask(|| list_of_quarantine(question))
+            .ask(list_of_quarantine(question))
             .await?
             .iter()
             .map(entry)
@@ -112,8 +129,21 @@ impl Drop for Lent {
     }
 }
 
+pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql
+}
+
+pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
+    sql.push(" ORDER BY received_at, digest");
+    sql
+}
+
 /// A page's statement: the first rows of each range that an index has in order, then the first of these.
-fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
+pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("");
     for (n, status) in question.ranges().into_iter().enumerate() {
         sql.push(if n == 0 { "" } else { " UNION ALL " });
@@ -152,7 +182,7 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
 }
 
-fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
+pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::QUARANTINED).push(" FROM quarantine");
     if let Some(Cursor { time, key }) = &question.after {

@@ -22,12 +22,12 @@ impl Postgres {
     /// See [`crate::store::Store::stats`].
     pub(super) async fn read_stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
         let mut tally = Tally::default();
-        for row in self.ask(|| counts(question)).await? {
+        for row in self.ask(counts(question)).await? {
             tally.add(&counted(&row, question.by).map_err(meaning)?)?;
         }
         let unsettled = tally.unsettled();
         if !unsettled.is_empty() {
-            for row in self.ask(|| durations(question, &unsettled)).await? {
+            for row in self.ask(durations(question, &unsettled)).await? {
                 refine(&mut tally, &row, question.by).map_err(meaning)?;
             }
         }
@@ -46,7 +46,7 @@ fn key(by: Option<GroupBy>) -> &'static str {
     }
 }
 
-fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
+pub(super) fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(key(question.by)).push(" AS key, status, cost, ").push(SECOND).push(
         " AS second, COUNT(*) AS count,

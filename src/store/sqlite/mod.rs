@@ -6,6 +6,7 @@
 mod backup;
 mod commit;
 mod connect;
+mod explain;
 mod migrate;
 mod read;
 mod rows;
@@ -75,9 +76,7 @@ impl Sqlite {
     /// Refuses once the disk failed to say that it wrote.
     fn trust(&self) -> Result<(), StoreError> {
         if self.distrusted.load(Ordering::Acquire) {
-            return Err(StoreError::Unavailable(
-                "the disk failed to write what it had taken; restart after checking it".into(),
-            ));
+            return Err(StoreError::Broken("a sync failed: check the disk before the next start".into()));
         }
         Ok(())
     }
@@ -86,6 +85,7 @@ impl Sqlite {
     fn judge(&self, error: sqlx::Error) -> StoreError {
         if matches!(result_code(&error), Some(IOERR_FSYNC | IOERR_DIR_FSYNC)) {
             self.distrusted.store(true, Ordering::Release);
+            return StoreError::Broken(format!("a sync failed: {}", message(&error)));
         }
         meaning(error)
     }

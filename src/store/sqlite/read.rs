@@ -29,17 +29,12 @@ impl Sqlite {
 
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let mut sql = QueryBuilder::new("SELECT ");
-        sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
-        self.ask(sql).await?.first().map(rows::delivery).transpose().map_err(meaning)
+        self.ask(one(id)).await?.first().map(rows::delivery).transpose().map_err(meaning)
     }
 
     /// See [`crate::store::Store::events`].
     pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
-        let mut sql = QueryBuilder::new("SELECT ");
-        sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
-        sql.push(" ORDER BY received_at, digest");
-        self.ask(sql).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+        self.ask(events_of(id)).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -78,8 +73,21 @@ impl Sqlite {
     }
 }
 
+pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql
+}
+
+pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::EVIDENCE).push(" FROM events WHERE delivery_id = ").push_bind(id.as_str());
+    sql.push(" ORDER BY received_at, digest");
+    sql
+}
+
 /// A page's statement: the first rows of each range that an index has in order, then the first of these.
-fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
+pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("");
     for (n, status) in question.ranges().into_iter().enumerate() {
         sql.push(if n == 0 { "" } else { " UNION ALL " });
@@ -122,7 +130,7 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
 }
 
-fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
+pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::QUARANTINED).push(" FROM quarantine");
     if let Some(Cursor { time, key }) = &question.after {

@@ -46,7 +46,7 @@ fn key(by: Option<GroupBy>) -> &'static str {
     }
 }
 
-fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
+pub(super) fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(key(question.by)).push(" AS key, status, cost, ").push(SECOND).push(
         " AS second, COUNT(*) AS count,

@@ -116,6 +116,18 @@ async fn a_conflict_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_plan_that_a_migration_has_overtaken_is_made_anew() {
+    let database = Database::on_postgres().await;
+    let store = database.open().await;
+    keep(&*store, vec![DELIVERED.received(0)]).await;
+    for kind in ["varchar(300)", "text"] {
+        assert!(store.delivery(&id("a")).await.unwrap().is_some());
+        database.execute(&format!("ALTER TABLE deliveries ALTER COLUMN carrier TYPE {kind}")).await;
+    }
+    assert_eq!(store.delivery(&id("a")).await.unwrap().unwrap().carrier, DELIVERED.carrier);
+}
+
+#[tokio::test]
 async fn a_commit_and_a_question_end_in_time_when_a_table_is_locked() {
     let database = Database::on_postgres().await;
     let patience = Duration::from_millis(300);

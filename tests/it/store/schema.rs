@@ -1,6 +1,18 @@
 //! Migrations, and what a schema must have before the service takes events.
 
-use nexo_receiver::store::{Store, StoreError};
+use nexo_receiver::{
+    clock::Timestamp,
+    delivery::{DeliveryId, Status},
+    phone::Phone,
+    secret::Secret,
+    store::{
+        Store, StoreError,
+        open::Location,
+        postgres::Postgres,
+        query::{GroupBy, ListDeliveries, ListQuarantine, Question, StatsQuestion},
+        sqlite::Sqlite,
+    },
+};
 
 use super::{DELIVERED, keep};
 use crate::support::database::{Database, on_each_store};
@@ -45,6 +57,68 @@ async fn a_newer_migration_does_no_harm(database: Database) {
     assert_eq!(store.migrate().await.unwrap(), 0);
 }
 
+/// Which no question on a large table may read from end to end.
+const TABLES: [&str; 3] = ["deliveries", "events", "quarantine"];
+
+/// Every question, lists with every combination of filters, together with its plan.
+async fn each_plan(explain: impl AsyncFn(Question<'_>) -> Vec<String>) -> Vec<(String, Vec<String>)> {
+    let day = |text| Timestamp::parse(text).unwrap();
+    let (from, to) = (day("2026-05-26T00:00:00Z"), day("2026-05-27T00:00:00Z"));
+    let stats = StatsQuestion { from, to, by: Some(GroupBy::Hour) };
+    let id = DeliveryId::parse("a".into()).unwrap();
+    let quarantine = ListQuarantine::default();
+    let mut lists = Vec::new();
+    for bits in 0..16u8 {
+        let has = |bit: u8| bits & (1 << bit) != 0;
+        lists.push(ListDeliveries {
+            phone: has(0).then(|| Phone::parse("+84981234567").unwrap()),
+            status: has(1).then_some(Status::Failed),
+            carrier: has(2).then(|| "viettel".into()),
+            error_code: has(3).then(|| "busy".into()),
+            ..Default::default()
+        });
+    }
+    let others = [
+        Question::Delivery(&id),
+        Question::Events(&id),
+        Question::Quarantine(&quarantine),
+        Question::Stats(&stats),
+    ];
+    let mut plans = Vec::new();
+    for question in lists.iter().map(Question::Deliveries).chain(others) {
+        plans.push((format!("{question:?}"), explain(question).await));
+    }
+    plans
+}
+
+#[tokio::test]
+async fn every_question_to_a_postgres_has_an_index() {
+    let database = Database::on_postgres().await;
+    let mut options = database.postgres_options();
+    // An empty table is read from end to end unless that is made to look dear.
+    options.url = Secret::new(format!("{}?options=-c%20enable_seqscan%3Doff", options.url.reveal()));
+    let store = Postgres::open(&options).await.unwrap();
+    for (question, plan) in each_plan(async |question| store.explain(question).await.unwrap()).await {
+        let plan = plan.join("\n");
+        assert!(!plan.contains("Seq Scan"), "{question}\n{plan}");
+        assert!(plan.contains("Index"), "{question}\n{plan}");
+    }
+}
+
+#[tokio::test]
+async fn every_question_to_a_file_has_an_index() {
+    let database = Database::on_sqlite().await;
+    let Location::Sqlite(options) = database.location() else { unreachable!() };
+    let store = Sqlite::open(&options).await.unwrap();
+    for (question, plan) in each_plan(async |question| store.explain(question).await.unwrap()).await {
+        let scans = |line: &String| {
+            TABLES.iter().any(|table| line == &format!("SCAN {table}")) || line.contains("AUTOMATIC")
+        };
+        assert!(!plan.iter().any(scans), "{question}\n{plan:#?}");
+        assert!(plan.iter().any(|line| line.contains("INDEX")), "{question}\n{plan:#?}");
+    }
+}
+
 async fn four_at_once(database: Database) {
     let mut replicas = Vec::new();
     for _ in 0..4 {
@@ -78,7 +152,7 @@ async fn four_migrate_an_empty_postgres_at_once_without_a_lock() {
     let database = Database::empty_on_postgres().await;
     let mut options = database.postgres_options();
     options.migration_lock = false;
-    let open = async || nexo_receiver::store::postgres::Postgres::open(&options).await.unwrap();
+    let open = async || Postgres::open(&options).await.unwrap();
     let replicas = [open().await, open().await, open().await, open().await];
     let [a, b, c, d] = &replicas;
     let done = tokio::join!(a.migrate(), b.migrate(), c.migrate(), d.migrate());

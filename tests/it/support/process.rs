@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{database::Database, http::API_TOKEN, provider::WEBHOOK_SECRET};
 
 /// A running `serve`; killed when dropped.
@@ -45,8 +47,7 @@ impl Process {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        let terminated = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
-        assert!(terminated.success());
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         self.child.wait().expect("it ends")
     }
 }

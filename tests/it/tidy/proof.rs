@@ -59,6 +59,7 @@ fn each_rule_can_fail() {
             "src/lib.rs src/clock.rs src/store src/http src/store/rows.rs",
             "ARCHITECTURE.md: no src/store/rows.rs",
         ),
+        ("ARCHITECTURE.md", "src/lib.rs\nsrc/store/\n  open.rs  rows.rs", "ARCHITECTURE.md: no rows.rs"),
     ];
     for (path, text, expected) in cases {
         let mut tree = tree();
