@@ -120,6 +120,13 @@ fn the_demo_shows_what_becomes_of_each_and_every_call_it_prints_works() {
 }
 
 #[test]
+fn a_closed_window_ends_the_demo_too_and_leaves_nothing() {
+    let mut demo = Shown::start(&["demo"], &[]);
+    demo.until("+84900000020");
+    assert_eq!(demo.stop(Signal::HUP).0.code(), Some(0));
+}
+
+#[test]
 fn the_sandbox_prints_its_numbers_and_calls_that_work() {
     let listen = ["sandbox", "--listen", "127.0.0.1:0"];
     // A key that may be a real one is not shown.
