@@ -13,7 +13,10 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{Request, header::AUTHORIZATION};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 use url::Url;
 
 use super::{Answer, sandbox::new_secret, serve::Signals};
@@ -43,9 +46,11 @@ const SLOW: Duration = Duration::from_secs(4);
 /// How long what is under way may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs until SIGTERM or SIGINT.
+/// Runs until SIGTERM, SIGINT or SIGHUP.
 pub(super) async fn run() -> anyhow::Result<Answer> {
     let mut signals = Signals::new().context("signals can't be caught")?;
+    // Whoever closes the window wants it gone too.
+    let mut hangup = signal(SignalKind::hangup()).context("signals can't be caught")?;
     let folder = tempfile::Builder::new().prefix("nexo-receiver-demo").tempdir()?;
     let [secret, token, key] = ["whsec", "token", "sk_sandbox"].map(new_secret);
     let data = folder.path().as_os_str().to_owned();
@@ -69,6 +74,7 @@ pub(super) async fn run() -> anyhow::Result<Answer> {
         shown = stage.play() => shown,
         () = receiver.failed() => bail!("a part of the receiver ended by itself"),
         () = signals.next() => Ok(()),
+        _ = hangup.recv() => Ok(()),
     };
     stage.sandbox.stop().await;
     receiver.stop(DRAIN).await;

@@ -130,7 +130,11 @@ impl Drop for Courier {
 }
 
 async fn wait(how_long: Duration) {
-    sleep_until(Instant::now() + how_long).await;
+    match Instant::now().checked_add(how_long) {
+        Some(then) => sleep_until(then).await,
+        // Beyond the end of all clocks.
+        None => std::future::pending().await,
+    }
 }
 
 /// What is posted for a final state, in order.

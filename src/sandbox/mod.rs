@@ -20,7 +20,7 @@ mod wallet;
 
 use std::{
     collections::HashMap,
-    io,
+    io, mem,
     net::SocketAddr,
     ops::RangeInclusive,
     sync::{Arc, Mutex},
@@ -228,7 +228,8 @@ impl Running {
         self.provider.state().wallet
     }
 
-    /// Every webhook it has sent so far, in the order in which they were answered, and what the receiver did.
+    /// Every webhook it has sent so far, in the order in which they were answered, and what the receiver did; the last
+    /// 10,000 when there are many more.
     #[must_use]
     pub fn attempts(&self) -> Vec<Attempt> {
         self.provider.attempts.with(<[Attempt]>::to_vec)
@@ -262,6 +263,8 @@ impl Running {
     pub async fn stop(mut self) {
         self.serving.abort();
         let _ = (&mut self.serving).await;
+        let mut couriers = mem::take(&mut self.provider.state().couriers);
+        couriers.shutdown().await;
     }
 }
 

@@ -48,13 +48,14 @@ impl Shown {
         lines
     }
 
-    fn stop(mut self, signal: Signal) -> ExitStatus {
+    /// Stops it; how it ended, and what it had still to say.
+    fn stop(mut self, signal: Signal) -> (ExitStatus, String) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         let status = self.child.wait().unwrap();
         assert_eq!(self.folder.path().read_dir().unwrap().count(), 0, "something is left");
-        status
+        (status, rest)
     }
 }
 
@@ -115,7 +116,14 @@ fn the_demo_shows_what_becomes_of_each_and_every_call_it_prints_works() {
     assert_eq!(sent["status"], "sent");
     assert_eq!(newest["deliveries"].as_array().unwrap().len(), 1);
     assert!(attempts["attempts"].as_array().unwrap().len() >= 7);
-    assert_eq!(demo.stop(Signal::INT).code(), Some(0));
+    assert_eq!(demo.stop(Signal::INT).0.code(), Some(0));
+}
+
+#[test]
+fn a_closed_window_ends_the_demo_too_and_leaves_nothing() {
+    let mut demo = Shown::start(&["demo"], &[]);
+    demo.until("+84900000020");
+    assert_eq!(demo.stop(Signal::HUP).0.code(), Some(0));
 }
 
 #[test]
@@ -132,7 +140,11 @@ fn the_sandbox_prints_its_numbers_and_calls_that_work() {
         let answers = calls(&lines, env);
         assert_eq!(answers.len(), 3);
         assert_eq!((&answers[0]["status"], &answers[1]["balance"]), (&"sent".into(), &100.088.into()));
-        assert_eq!(sandbox.stop(Signal::TERM).code(), Some(0));
+        let (status, log) = sandbox.stop(Signal::TERM);
+        assert_eq!(status.code(), Some(0));
+        // Neither the whole number nor the code.
+        assert!(log.contains("phone=+8490***0000"), "{log}");
+        assert!(!log.contains("+84900000000") && !log.contains("482917"), "{log}");
     }
 }
 
