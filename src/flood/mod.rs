@@ -15,6 +15,7 @@ pub mod wire;
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     num::NonZeroU32,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +25,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{interval, sleep_until},
+    time::{interval, sleep_until, timeout},
 };
 
 use crate::signature::SigningKey;
@@ -92,10 +93,7 @@ pub async fn run(
     mut progress: impl FnMut(Progress),
 ) -> io::Result<Report> {
     let addresses = plan.target.addresses().await?;
-    let mut connections = Vec::new();
-    for _ in 0..plan.connections {
-        connections.push(Connection::open(&addresses).await?);
-    }
+    let connections = timeout(PATIENCE, connect(&addresses, plan.connections)).await??;
     let processor = report::processor_time();
     let run = Arc::new(Run::new(plan, key, addresses));
     let mut tasks = JoinSet::new();
@@ -123,10 +121,18 @@ pub async fn run(
     Ok(Report { processor: report::processor_time().saturating_sub(processor), ..run.report() })
 }
 
+async fn connect(addresses: &[SocketAddr], number: usize) -> io::Result<Vec<Connection>> {
+    let mut connections = Vec::with_capacity(number);
+    for _ in 0..number {
+        connections.push(Connection::open(addresses).await?);
+    }
+    Ok(connections)
+}
+
 /// What the connections of a run share.
 struct Run {
     plan: Plan,
-    addresses: Vec<std::net::SocketAddr>,
+    addresses: Vec<SocketAddr>,
     events: Events,
     start: Instant,
     /// The end of the plan's time, if it has one.
@@ -154,7 +160,7 @@ struct Ticket {
 }
 
 impl Run {
-    fn new(plan: Plan, key: SigningKey, addresses: Vec<std::net::SocketAddr>) -> Self {
+    fn new(plan: Plan, key: SigningKey, addresses: Vec<SocketAddr>) -> Self {
         let start = Instant::now();
         let schedule = plan.rate.map(|rate| {
             let total = match plan.amount {
