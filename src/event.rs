@@ -39,12 +39,6 @@ impl Arrival {
         let meaning = Event::parse(&verified, received_at);
         Self { verified, received_at, times: 1, meaning }
     }
-
-    /// The same bytes, for quarantine: the store refused the event that they are.
-    #[must_use]
-    pub fn refused_by_store(self) -> Self {
-        Self { meaning: Err(NotUnderstood::RefusedByStore), ..self }
-    }
 }
 
 /// An event of the provider's: the state that it alone tells.

@@ -15,7 +15,7 @@ use nexo_receiver::{
     batch::{Batch, Outcome},
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
-    event::Arrival,
+    event::{Arrival, NotUnderstood},
     secret::Secret,
     signature::{Keyring, SigningKey},
     store::Store,
@@ -101,6 +101,11 @@ fn arrival_under(key: &str, body: &[u8], seconds: i64) -> Arrival {
     let signature = SigningKey::from_secret(&secret(key)).sign(&body);
     let verified = Keyring::new(&secret(key), None).verify(body, signature).unwrap();
     Arrival::understand(verified, after(seconds))
+}
+
+/// The same bytes as quarantine has them after the database refused the event that they are.
+fn refused_by_store(arrival: Arrival) -> Arrival {
+    Arrival { meaning: Err(NotUnderstood::RefusedByStore), ..arrival }
 }
 
 fn folded(arrivals: Vec<Arrival>) -> Batch {

@@ -9,7 +9,7 @@ use nexo_receiver::{
     },
 };
 
-use super::{DELIVERED, Told, after, arrival, delivery, id, keep};
+use super::{DELIVERED, Told, after, arrival, delivery, id, keep, refused_by_store};
 use crate::support::database::{Database, on_each_store};
 
 on_each_store! {
@@ -22,7 +22,7 @@ on_each_store! {
 
 /// An event that an older version did not understand.
 fn refused(told: &Told<'_>, seconds: i64) -> Arrival {
-    told.received(seconds).refused_by_store()
+    refused_by_store(told.received(seconds))
 }
 
 async fn quarantined(store: &dyn Store) -> Vec<Quarantined> {

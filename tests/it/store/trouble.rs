@@ -7,7 +7,7 @@ use nexo_receiver::{
     store::{Store, StoreError},
 };
 
-use super::{DELIVERED, FAILED, Told, arrival, folded, id, keep};
+use super::{DELIVERED, FAILED, Told, arrival, folded, id, keep, refused_by_store};
 use crate::support::database::{Database, on_each_store};
 
 on_each_store! {
@@ -60,7 +60,7 @@ async fn a_refused_release_leaves_everything(database: Database) {
     let store = database.open().await;
     poison(&database).await;
     let both = [DELIVERED, POISON];
-    keep(&*store, both.map(|told| told.received(0).refused_by_store()).to_vec()).await;
+    keep(&*store, both.map(|told| refused_by_store(told.received(0))).to_vec()).await;
     let refused = store.release(both.map(|told| told.received(0)).to_vec()).await;
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     assert_eq!(count(&database).await, [0, 0, 2]);
