@@ -2,13 +2,13 @@
 //!
 //! Lives here: [`Batch`] and what became of its members. Does not: waiting and answering (`writer`), SQL (`store`).
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use crate::{
     clock::Timestamp,
-    delivery::{Delivery, DeliveryId},
+    delivery::{DeliveryId, Standing},
     event::{Arrival, Event, NotUnderstood},
-    signature::{Digest, Verified},
+    signature::Verified,
 };
 
 /// What became of one arrival.
@@ -25,7 +25,7 @@ pub enum Outcome {
 }
 
 /// One event, however many of its copies the batch holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FoldedEvent {
     /// The bytes and their signature: of copies under two secrets, the lesser, so that order does not matter.
     pub verified: Verified,
@@ -48,14 +48,12 @@ pub struct FoldedQuarantine {
     pub times: u64,
 }
 
-/// What is committed in one transaction: every key once, in one order on every replica, so that overlapping batches
-/// wait for each other rather than deadlock.
+/// What is committed together: every key once, in one order on every replica, so that overlapping batches wait for
+/// each other rather than deadlock.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Evidence, by delivery and digest.
+    /// Events by delivery; of one delivery the one of the greatest standing first.
     pub events: Vec<FoldedEvent>,
-    /// The states these events alone tell, by id.
-    pub deliveries: Vec<Delivery>,
     /// What was not understood, by digest.
     pub quarantine: Vec<FoldedQuarantine>,
 }
@@ -64,20 +62,31 @@ impl Batch {
     /// Folds arrivals into a batch, and says where each went.
     #[must_use]
     pub fn fold(arrivals: Vec<Arrival>) -> (Self, Places) {
-        let mut events: BTreeMap<(DeliveryId, Digest), FoldedEvent> = BTreeMap::new();
-        let mut quarantine: BTreeMap<Digest, FoldedQuarantine> = BTreeMap::new();
-        let keys: Vec<_> =
-            arrivals.into_iter().map(|arrival| fold_one(arrival, &mut events, &mut quarantine)).collect();
-        let places = Places::of(keys, events.keys(), quarantine.keys());
-        let events: Vec<_> = events.into_values().collect();
-        let deliveries = fold_deliveries(&events);
-        (Self { events, deliveries, quarantine: quarantine.into_values().collect() }, places)
+        let mut places = vec![Place::Quarantine(0); arrivals.len()];
+        let (mut events, mut quarantine) = (Vec::with_capacity(arrivals.len()), Vec::new());
+        for (place, arrival) in places.iter_mut().zip(arrivals) {
+            let Arrival { verified, received_at, times, meaning } = arrival;
+            match meaning {
+                Ok(event) => events.push((place, FoldedEvent { verified, event, times })),
+                Err(reason) => {
+                    quarantine.push((place, FoldedQuarantine { verified, received_at, reason, times }));
+                }
+            }
+        }
+        let events = fold_copies(events, |index, first| Place::Event { index, first });
+        let quarantine = fold_copies(quarantine, |index, _| Place::Quarantine(index));
+        (Self { events, quarantine }, Places(places))
+    }
+
+    /// Of each delivery the event of the greatest standing, by id.
+    pub fn leaders(&self) -> impl Iterator<Item = &FoldedEvent> {
+        self.events.chunk_by(|one, next| one.id() == next.id()).map(|of_one| &of_one[0])
     }
 
     /// A batch of one event.
     #[must_use]
     pub fn of_event(event: FoldedEvent) -> Self {
-        Self { deliveries: vec![event.event.told.clone()], events: vec![event], quarantine: Vec::new() }
+        Self { events: vec![event], quarantine: Vec::new() }
     }
 
     /// A batch of one quarantined body.
@@ -101,6 +110,76 @@ impl Batch {
     }
 }
 
+/// What may come in copies.
+pub(crate) trait Copies {
+    /// The order in a batch; copies are equal.
+    fn order(&self, other: &Self) -> Ordering;
+
+    /// Takes a later copy in.
+    fn add(&mut self, copy: Self);
+}
+
+impl Copies for FoldedEvent {
+    fn order(&self, other: &Self) -> Ordering {
+        self.id().cmp(other.id()).then_with(|| other.standing().cmp(self.standing()))
+    }
+
+    fn add(&mut self, copy: Self) {
+        self.times += copy.times;
+        if copy.verified.signature() < self.verified.signature() {
+            self.verified = copy.verified;
+        }
+        let earliest = &mut self.event.told.received_at;
+        *earliest = copy.event.told.received_at.min(*earliest);
+    }
+}
+
+impl Copies for FoldedQuarantine {
+    fn order(&self, other: &Self) -> Ordering {
+        self.verified.digest().cmp(&other.verified.digest())
+    }
+
+    fn add(&mut self, copy: Self) {
+        self.times += copy.times;
+    }
+}
+
+impl FoldedEvent {
+    /// Whose event it is.
+    #[must_use]
+    pub fn id(&self) -> &DeliveryId {
+        &self.event.told.id
+    }
+
+    /// Its rank among the events of its delivery.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.event.told.standing
+    }
+}
+
+/// Brings members in order, makes one of all copies, and tells each member's place where that is: `place` is given
+/// the index, and whether the member was the first of its copies.
+fn fold_copies<T: Copies>(mut members: Vec<(&mut Place, T)>, place: impl Fn(usize, bool) -> Place) -> Vec<T> {
+    // Stable, so that copies stay in the order in which they came.
+    members.sort_by(|(_, one), (_, other)| one.order(other));
+    let mut folded: Vec<T> = Vec::with_capacity(members.len());
+    for (where_to, member) in members {
+        let first = match folded.last_mut() {
+            Some(last) if last.order(&member).is_eq() => {
+                last.add(member);
+                false
+            }
+            _ => {
+                folded.push(member);
+                true
+            }
+        };
+        *where_to = place(folded.len() - 1, first);
+    }
+    folded
+}
+
 /// Where each arrival went in a batch, in the order in which they were folded.
 #[derive(Debug)]
 pub struct Places(Vec<Place>);
@@ -108,28 +187,10 @@ pub struct Places(Vec<Place>);
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Event { index: usize, first: bool },
-    Quarantine { index: usize },
+    Quarantine(usize),
 }
 
 impl Places {
-    fn of<'a>(
-        keys: Vec<Key>,
-        events: impl Iterator<Item = &'a (DeliveryId, Digest)>,
-        quarantine: impl Iterator<Item = &'a Digest>,
-    ) -> Self {
-        let events: BTreeMap<_, _> = events.zip(0_usize..).collect();
-        let quarantine: BTreeMap<_, _> = quarantine.zip(0_usize..).collect();
-        let mut seen = vec![false; events.len()];
-        let place = |key| match key {
-            Key::Quarantine(digest) => Place::Quarantine { index: quarantine[&digest] },
-            Key::Event(key) => {
-                let index = events[&key];
-                Place::Event { index, first: !std::mem::replace(&mut seen[index], true) }
-            }
-        };
-        Self(keys.into_iter().map(place).collect())
-    }
-
     /// The same answer for each arrival's sender.
     #[must_use]
     pub fn all<E: Copy>(&self, answer: Result<Outcome, E>) -> Vec<Result<Outcome, E>> {
@@ -145,7 +206,7 @@ impl Places {
         quarantine: &[Result<Outcome, E>],
     ) -> Vec<Result<Outcome, E>> {
         let answer = |place: &Place| match *place {
-            Place::Quarantine { index } => quarantine[index],
+            Place::Quarantine(index) => quarantine[index],
             Place::Event { index, first: true } => events[index],
             Place::Event { index, first: false } => events[index].map(|outcome| match outcome {
                 Outcome::New | Outcome::Kept | Outcome::Seen => Outcome::Seen,
@@ -154,61 +215,6 @@ impl Places {
         };
         self.0.iter().map(answer).collect()
     }
-}
-
-enum Key {
-    Event((DeliveryId, Digest)),
-    Quarantine(Digest),
-}
-
-/// Folds one arrival in, and says under which key.
-fn fold_one(
-    arrival: Arrival,
-    events: &mut BTreeMap<(DeliveryId, Digest), FoldedEvent>,
-    quarantine: &mut BTreeMap<Digest, FoldedQuarantine>,
-) -> Key {
-    let Arrival { verified, received_at, times, meaning } = arrival;
-    let digest = verified.digest();
-    match meaning {
-        Err(reason) => {
-            let new = || FoldedQuarantine { verified, received_at, reason, times: 0 };
-            quarantine.entry(digest).or_insert_with(new).times += times;
-            Key::Quarantine(digest)
-        }
-        Ok(event) => {
-            let key = (event.told.id.clone(), digest);
-            match events.get_mut(&key) {
-                None => {
-                    events.insert(key.clone(), FoldedEvent { verified, event, times });
-                }
-                Some(folded) => folded.add(&verified, received_at, times),
-            }
-            Key::Event(key)
-        }
-    }
-}
-
-impl FoldedEvent {
-    fn add(&mut self, copy: &Verified, received_at: Timestamp, times: u64) {
-        self.times += times;
-        if copy.signature() < self.verified.signature() {
-            self.verified = copy.clone();
-        }
-        let earliest = &mut self.event.told.received_at;
-        *earliest = received_at.min(*earliest);
-    }
-}
-
-/// The state that each delivery's events tell together; `events` are sorted by id.
-fn fold_deliveries(events: &[FoldedEvent]) -> Vec<Delivery> {
-    let mut deliveries: Vec<Delivery> = Vec::with_capacity(events.len());
-    for told in events.iter().map(|folded| folded.event.told.clone()) {
-        match deliveries.pop() {
-            Some(last) if last.id == told.id => deliveries.push(last.merge(told)),
-            last => deliveries.extend(last.into_iter().chain([told])),
-        }
-    }
-    deliveries
 }
 
 #[cfg(test)]
@@ -247,11 +253,13 @@ mod tests {
             arrival(&event("b", "delivered"), 0),
             arrival("ping", 5),
         ]);
-        assert!(batch.events.is_sorted_by_key(|e| (e.event.told.id.clone(), e.verified.digest())));
-        assert_eq!(batch.events.iter().map(|e| e.times).sum::<u64>(), 4);
-        let ids: Vec<_> = batch.deliveries.iter().map(|d| (d.id.as_str(), d.status)).collect();
-        assert_eq!(ids, [("a", Status::Sent), ("b", Status::Delivered)]);
-        assert_eq!(batch.deliveries[1].received_at.micros(), 0);
+        let told =
+            |event: &FoldedEvent| (event.id().as_str().to_owned(), event.event.told.status, event.times);
+        let (a, b, older) = (("a", Status::Sent, 1), ("b", Status::Delivered, 2), ("b", Status::Sent, 1));
+        let expected = [a, b, older].map(|(id, status, times)| (id.to_owned(), status, times));
+        assert_eq!(batch.events.iter().map(told).collect::<Vec<_>>(), expected);
+        assert_eq!(batch.leaders().map(told).collect::<Vec<_>>(), expected[..2]);
+        assert_eq!(batch.events[1].event.told.received_at.micros(), 0);
         assert_eq!(batch.quarantine.len(), 1);
         assert_eq!(batch.quarantine[0].times, 2);
     }

@@ -1,7 +1,7 @@
 //! What became of one OTP: the present state, and the rule that folds events into it.
 //!
 //! Lives here: [`DeliveryId`], [`Status`], [`Delivery`], [`Standing`] and [`Delivery::merge`]. Does not: SQL; the
-//! stores apply the same rule by comparing the same [`Standing`].
+//! stores compare the same [`Standing`], and leave what differs to [`Delivery::merge`].
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 -- Every text that is compared or indexed has the collation "C": an upgrade of the system's locales can't break it,
 -- and it sorts as bytes, as the program does.
 
--- The present state of each OTP, folded from its events.
+-- The present state of each OTP, folded from its events, and the event that won, byte for byte.
 CREATE TABLE deliveries (
     id           text COLLATE "C" NOT NULL PRIMARY KEY,
     phone        text COLLATE "C" NOT NULL,
@@ -15,20 +15,28 @@ CREATE TABLE deliveries (
     -- Set when the id is first seen and never again: lists are sorted by it.
     listed_at    timestamptz NOT NULL,
     source       text COLLATE "C" NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
-    -- The rank of the event that won; the greater bytes win.
-    standing     bytea NOT NULL
+    -- The rank of the event that won; the greater bytes win. The last 32 are the digest of its body.
+    standing     bytea NOT NULL,
+    kind         text COLLATE "C" NOT NULL,
+    body         bytea NOT NULL,
+    signature    bytea NOT NULL,
+    -- How many times that event came.
+    times        bigint NOT NULL
 );
 
--- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
-CREATE INDEX deliveries_by_status ON deliveries (status, listed_at, id);
--- Likewise lists by carrier, so that a carrier's rare status is found at once.
-CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at, id);
-CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at, id);
--- Most deliveries have no error code and cost nothing here.
-CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at, id) WHERE error_code IS NOT NULL;
+-- No index holds the id: the few deliveries of one time are put in order when they are read, and what is written for
+-- each delivery is a third less.
 
--- The evidence: every verified event, byte for byte.
-CREATE TABLE events (
+-- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
+CREATE INDEX deliveries_by_status ON deliveries (status, listed_at);
+-- Likewise lists by carrier, so that a carrier's rare status is found at once.
+CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at);
+CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at);
+-- Most deliveries have no error code and cost nothing here.
+CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at) WHERE error_code IS NOT NULL;
+
+-- The events that did not win, likewise byte for byte. Most deliveries have none.
+CREATE TABLE older_events (
     delivery_id text COLLATE "C" NOT NULL,
     digest      bytea NOT NULL,
     body        bytea NOT NULL,

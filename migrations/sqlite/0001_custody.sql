@@ -1,4 +1,4 @@
--- The present state of each OTP, folded from its events. Times are microseconds since 1970; costs are exact
+-- The present state of each OTP, folded from its events, and the event that won, byte for byte. Times are microseconds since 1970; costs are exact
 -- decimals as text, without trailing zeros.
 CREATE TABLE deliveries (
     id           TEXT NOT NULL PRIMARY KEY,
@@ -13,20 +13,28 @@ CREATE TABLE deliveries (
     -- Set when the id is first seen and never again: lists are sorted by it.
     listed_at    INTEGER NOT NULL,
     source       TEXT NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
-    -- The rank of the event that won; the greater bytes win.
-    standing     BLOB NOT NULL
+    -- The rank of the event that won; the greater bytes win. The last 32 are the digest of its body.
+    standing     BLOB NOT NULL,
+    kind         TEXT NOT NULL,
+    body         BLOB NOT NULL,
+    signature    BLOB NOT NULL,
+    -- How many times that event came.
+    times        INTEGER NOT NULL
 ) STRICT;
 
--- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
-CREATE INDEX deliveries_by_status ON deliveries (status, listed_at, id);
--- Likewise lists by carrier, so that a carrier's rare status is found at once.
-CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at, id);
-CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at, id);
--- Most deliveries have no error code and cost nothing here.
-CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at, id) WHERE error_code IS NOT NULL;
+-- No index holds the id: the few deliveries of one time are put in order when they are read, and what is written for
+-- each delivery is a third less.
 
--- The evidence: every verified event, byte for byte.
-CREATE TABLE events (
+-- Lists without a filter, by status and by time read this one, one range for each of the three statuses.
+CREATE INDEX deliveries_by_status ON deliveries (status, listed_at);
+-- Likewise lists by carrier, so that a carrier's rare status is found at once.
+CREATE INDEX deliveries_by_carrier ON deliveries (carrier, status, listed_at);
+CREATE INDEX deliveries_by_phone ON deliveries (phone, listed_at);
+-- Most deliveries have no error code and cost nothing here.
+CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at) WHERE error_code IS NOT NULL;
+
+-- The events that did not win, likewise byte for byte. Most deliveries have none.
+CREATE TABLE older_events (
     delivery_id TEXT NOT NULL,
     digest      BLOB NOT NULL,
     body        BLOB NOT NULL,

@@ -1,52 +1,150 @@
-//! What a database answered to a commit, and what that makes of each event.
+//! What a commit found to be known already, and what that makes of each event.
+//!
+//! Lives here: what both databases do alike, as pure functions. Does not: SQL; the merge rule, which is
+//! [`Delivery::merge`](crate::delivery::Delivery::merge)'s.
+//!
+//! A delivery's row holds its state and the event that won: one that comes with none before it, or once more, takes
+//! one statement. Only an event that meets another one of its delivery takes a second step, in which the row is
+//! locked and what lost goes among the older events.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+};
 
 use super::StoreError;
 use crate::{
-    batch::{Batch, FoldedEvent, Outcome},
-    delivery::Standing,
+    batch::{Batch, Copies as _, FoldedEvent, Outcome},
+    delivery::DeliveryId,
     signature::Digest,
 };
 
-/// What was written: of events all, of states those that changed.
-#[derive(Default)]
-pub(super) struct Committed {
-    times: HashMap<Digest, u64>,
-    present: HashSet<Standing>,
-}
+/// What became of each of a batch's events, as far as that is known.
+#[derive(Clone)]
+pub(super) struct Committed(Vec<Option<Outcome>>);
 
 impl Committed {
-    /// An event was received this many times by now.
-    pub(super) fn event(&mut self, digest: Digest, times: u64) {
-        self.times.insert(digest, times);
+    /// Nothing is known of a batch's events.
+    pub(super) fn nothing_of(batch: &Batch) -> Self {
+        Self(vec![None; batch.events.len()])
     }
 
-    /// A state was written and now has this standing.
-    pub(super) fn state(&mut self, standing: Standing) {
-        self.present.insert(standing);
+    /// A leader stands in its delivery's row, and has been received this many times by now.
+    pub(super) fn stands(&mut self, batch: &Batch, id: &DeliveryId, times: u64) {
+        let leader = batch.events.partition_point(|event| event.id() < id);
+        if let Some(event) = batch.events.get(leader).filter(|event| event.id() == id) {
+            self.0[leader] = Some(if event.times == times { Outcome::New } else { Outcome::Seen });
+        }
     }
 
-    /// What became of each of the batch's events. An event's digest covers its id, so that neither digest nor
-    /// standing can be another delivery's.
+    /// Whether nothing of the batch is left to be done.
+    pub(super) fn is_all_of(&self, batch: &Batch) -> bool {
+        batch.quarantine.is_empty() && self.0.iter().all(Option::is_some)
+    }
+
+    /// The deliveries with an event that met another one, in order.
+    pub(super) fn unsettled<'a>(&self, batch: &'a Batch) -> Vec<&'a DeliveryId> {
+        let events = batch.events.iter().zip(&self.0);
+        let mut ids: Vec<_> =
+            events.filter(|(_, outcome)| outcome.is_none()).map(|(event, _)| event.id()).collect();
+        ids.dedup();
+        ids
+    }
+
+    /// What became of each event.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when the database did not answer for one of them.
-    pub(super) fn outcomes(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        batch.events.iter().map(|folded| self.outcome(folded)).collect()
+    pub(super) fn outcomes(self) -> Result<Vec<Outcome>, StoreError> {
+        let missing = || StoreError::Corrupt("a commit that left out an event".into());
+        self.0.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
+    }
+}
+
+/// The second step in the making: what is to be written.
+pub(super) struct Settling<'a> {
+    batch: &'a Batch,
+    committed: Committed,
+    /// The rows that change.
+    pub(super) changed: Vec<FoldedEvent>,
+    /// The events that lost, by delivery and digest; and which of the batch's each is, if its outcome depends on
+    /// whether it was among the older ones before.
+    older: BTreeMap<(DeliveryId, Digest), (FoldedEvent, Option<usize>)>,
+}
+
+impl<'a> Settling<'a> {
+    /// Begins with what the first step has settled.
+    pub(super) fn after(batch: &'a Batch, committed: &Committed) -> Self {
+        Self { batch, committed: committed.clone(), changed: Vec::new(), older: BTreeMap::new() }
     }
 
-    fn outcome(&self, folded: &FoldedEvent) -> Result<Outcome, StoreError> {
-        let times = self
-            .times
-            .get(&folded.verified.digest())
-            .ok_or_else(|| StoreError::Corrupt("a commit that left out an event".into()))?;
-        Ok(if *times != folded.times {
-            Outcome::Seen
-        } else if self.present.contains(&folded.event.told.standing) {
-            Outcome::New
-        } else {
-            Outcome::Kept
-        })
+    /// Merges the batch's events of one delivery into its row, which is locked.
+    pub(super) fn settle(&mut self, row: FoldedEvent) {
+        let (mut present, mut changed) = (row, false);
+        for index in self.of(present.id()) {
+            if self.committed.0[index].is_some() {
+                continue;
+            }
+            let event = &self.batch.events[index];
+            let known = present.event.told.clone();
+            match event.standing().cmp(present.standing()) {
+                Ordering::Equal => {
+                    self.committed.0[index] = Some(Outcome::Seen);
+                    present.add(event.clone());
+                    changed = true;
+                }
+                Ordering::Greater => {
+                    self.committed.0[index] = Some(Outcome::New);
+                    let displaced = std::mem::replace(&mut present, event.clone());
+                    self.add_older(displaced, None);
+                }
+                Ordering::Less => self.add_older(event.clone(), Some(index)),
+            }
+            present.event.told = known.clone().merge(event.event.told.clone());
+            changed |= present.event.told != known;
+        }
+        if changed {
+            self.changed.push(present);
+        }
+    }
+
+    /// The batch's events of one delivery.
+    fn of(&self, id: &DeliveryId) -> Range<usize> {
+        let events = &self.batch.events;
+        let first = events.partition_point(|event| event.id() < id);
+        first..first + events[first..].partition_point(|event| event.id() == id)
+    }
+
+    fn add_older(&mut self, event: FoldedEvent, index: Option<usize>) {
+        match self.older.entry((event.id().clone(), event.verified.digest())) {
+            Entry::Vacant(place) => {
+                place.insert((event, index));
+            }
+            // It stood in the row a moment ago.
+            Entry::Occupied(mut same) => {
+                if let Some(index) = index {
+                    self.committed.0[index] = Some(Outcome::Seen);
+                }
+                same.get_mut().0.add(event);
+            }
+        }
+    }
+
+    /// The events that lost, each once, in one order on every replica.
+    pub(super) fn older(&self) -> Vec<&FoldedEvent> {
+        self.older.values().map(|(event, _)| event).collect()
+    }
+
+    /// An event is among the older ones now, and has been received this many times.
+    pub(super) fn kept(&mut self, id: DeliveryId, digest: Digest, times: u64) {
+        if let Some((event, Some(index))) = self.older.get(&(id, digest)) {
+            self.committed.0[*index] = Some(if event.times == times { Outcome::Kept } else { Outcome::Seen });
+        }
+    }
+
+    /// What became of the events.
+    pub(super) fn committed(self) -> Committed {
+        self.committed
     }
 }

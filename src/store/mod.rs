@@ -28,11 +28,11 @@ use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
 /// does not answer at all.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits a batch in one transaction, durably: all of it, or on an error none of it as far as can be known.
+    /// Commits a batch, durably: all of it, or on an error as much of it as happened before, which is not told.
     /// Answers what became of each of [`Batch::events`], in their order.
     ///
-    /// A commit whose answer was lost is [`StoreError::Unavailable`] and may have happened; the same batch again
-    /// is harmless, but for the counts of how often each event was received.
+    /// The same batch again is harmless, but for the counts of how often each event was received: after an error, and
+    /// after a commit whose answer was lost, which is [`StoreError::Unavailable`] and may have happened.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when something in the batch is at fault; then its members can be tried one by one.

@@ -1,7 +1,9 @@
-//! Commits: the only statements that write deliveries, events and quarantine.
+//! Commits: the only statements that write deliveries, older events and quarantine.
+
+use std::collections::HashMap;
 
 use sqlx::{
-    PgConnection, Postgres as Db, Row,
+    PgConnection, Postgres as Db,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -10,16 +12,22 @@ use tokio::time::timeout;
 use super::{Postgres, is_conflict, is_stale, meaning, rows};
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
-    delivery::Delivery,
     event::Arrival,
     signature::Verified,
-    store::{StoreError, committed::Committed},
+    store::{
+        StoreError,
+        committed::{Committed, Settling},
+    },
 };
 
 impl Postgres {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.write(Work::Commit(batch)).await?.outcomes(batch)
+        let committed = self.write(Work::Upsert(batch)).await?;
+        if committed.is_all_of(batch) {
+            return committed.outcomes();
+        }
+        self.write(Work::Settle(batch, &committed)).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
@@ -67,13 +75,14 @@ impl Postgres {
 
     async fn run(&self, work: Work<'_>, connection: &mut PgConnection) -> Result<Committed, sqlx::Error> {
         let named = self.named_statements();
-        if let (Work::Commit(batch), true) = (work, named) {
+        if let (Work::Upsert(batch), true) = (work, named) {
             // A statement alone is a transaction.
-            return insert(connection, batch, true).await;
+            return upsert(connection, batch, true).await;
         }
         self.begin(connection, self.options.commit_timeout).await?;
         let done = match work {
-            Work::Commit(batch) => insert(connection, batch, named).await,
+            Work::Upsert(batch) => upsert(connection, batch, named).await,
+            Work::Settle(batch, committed) => settle(connection, batch, committed, named).await,
             Work::Release(understood) => release(connection, understood, named).await,
         };
         // Nothing is ever committed after an error: the server would roll back and call it a success.
@@ -86,24 +95,58 @@ impl Postgres {
 /// What is done in one transaction.
 #[derive(Clone, Copy)]
 enum Work<'a> {
-    Commit(&'a Batch),
+    /// Each delivery's leader, where it is the first or the same again.
+    Upsert(&'a Batch),
+    /// What that has left.
+    Settle(&'a Batch, &'a Committed),
     Release(&'a [Arrival]),
 }
 
-async fn insert(connection: &mut PgConnection, batch: &Batch, named: bool) -> Result<Committed, sqlx::Error> {
-    let mut committed = Committed::default();
-    for row in statement(batch).persistent(named).fetch_all(connection).await? {
-        add(&mut committed, &row)?;
+async fn upsert(connection: &mut PgConnection, batch: &Batch, named: bool) -> Result<Committed, sqlx::Error> {
+    let mut committed = Committed::nothing_of(batch);
+    if batch.events.is_empty() {
+        return Ok(committed);
+    }
+    let leaders: Vec<_> = batch.leaders().collect();
+    for row in bind_rows(sqlx::query(UPSERT), &leaders).persistent(named).fetch_all(connection).await? {
+        committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
     }
     Ok(committed)
 }
 
-fn add(committed: &mut Committed, row: &PgRow) -> Result<(), sqlx::Error> {
-    match row.try_get::<Option<i64>, _>("times")? {
-        Some(_) => committed.event(rows::digest(row, "mark")?, rows::count(row, "times")?),
-        None => committed.state(rows::standing(row, "mark")?),
+async fn settle(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    committed: &Committed,
+    named: bool,
+) -> Result<Committed, sqlx::Error> {
+    let mut settling = Settling::after(batch, committed);
+    let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
+    for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
+        settling.settle(rows::row(&row)?);
     }
-    Ok(())
+    let older = settling.older();
+    if !older.is_empty() {
+        let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
+            .persistent(named)
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in kept {
+            let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
+            settling.kept(id, digest, rows::count(&row, "times")?);
+        }
+    }
+    let changed: Vec<_> = settling.changed.iter().collect();
+    if !changed.is_empty() {
+        bind_rows(sqlx::query(UPDATE), &changed).persistent(named).execute(&mut *connection).await?;
+    }
+    if !batch.quarantine.is_empty() {
+        bind_quarantine(sqlx::query(QUARANTINE), &batch.quarantine)
+            .persistent(named)
+            .execute(connection)
+            .await?;
+    }
+    Ok(settling.committed())
 }
 
 async fn release(
@@ -113,7 +156,7 @@ async fn release(
 ) -> Result<Committed, sqlx::Error> {
     let digests: Vec<_> = understood.iter().map(|arrival| digest(&arrival.verified)).collect();
     let delete = "DELETE FROM quarantine WHERE digest = ANY($1) RETURNING digest, times";
-    let mut deleted = std::collections::HashMap::new();
+    let mut deleted = HashMap::new();
     for row in sqlx::query(delete).bind(digests).persistent(named).fetch_all(&mut *connection).await? {
         deleted.insert(rows::digest(&row, "digest")?, rows::count(&row, "times")?);
     }
@@ -121,92 +164,93 @@ async fn release(
         // Taken out, so that one that stands twice in the list counts once.
         deleted.remove(&arrival.verified.digest()).map(|times| Arrival { times, ..arrival.clone() })
     });
-    insert(connection, &Batch::fold(released.collect()).0, named).await
+    let batch = Batch::fold(released.collect()).0;
+    let committed = upsert(connection, &batch, named).await?;
+    settle(connection, &batch, &committed, named).await
 }
 
-/// The whole batch in one statement: one transaction, one round trip.
-///
-/// `UNION ALL` reads its parts one after the other, so that every replica locks events before deliveries, and within
-/// each the rows in the batch's order: two that overlap wait for each other, seldom in a circle. The rule by which a
-/// state changes is [`Delivery::merge`]'s; `EXCLUDED` is what the batch tells.
-const STATEMENT: &str = "
-WITH known_events AS (
-    INSERT INTO events (delivery_id, digest, body, signature, kind, status, source, received_at, times)
-    SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
-        $8::timestamptz[], $9::bigint[])
-    ON CONFLICT (delivery_id, digest) DO UPDATE SET
-        times = events.times + EXCLUDED.times,
-        signature = LEAST(events.signature, EXCLUDED.signature),
-        received_at = LEAST(events.received_at, EXCLUDED.received_at)
-    RETURNING digest, times
-), changed_deliveries AS (
-    INSERT INTO deliveries (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
-        listed_at, source, standing)
-    SELECT * FROM UNNEST($10::text[], $11::text[], $12::text[], $13::text[], $14::numeric[], $15::text[],
-        $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[], $20::text[], $21::bytea[])
-    ON CONFLICT (id) DO UPDATE SET
-        phone        = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.phone ELSE deliveries.phone END,
-        carrier      = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.carrier ELSE deliveries.carrier END,
-        status       = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.status ELSE deliveries.status END,
-        cost         = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.cost ELSE deliveries.cost END,
-        error_code   = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.error_code ELSE deliveries.error_code END,
-        completed_at = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.completed_at ELSE deliveries.completed_at END,
-        source       = CASE WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.source ELSE deliveries.source END,
-        standing     = GREATEST(EXCLUDED.standing, deliveries.standing),
-        received_at  = CASE
-            WHEN EXCLUDED.standing > deliveries.standing THEN EXCLUDED.received_at
-            WHEN EXCLUDED.standing = deliveries.standing THEN LEAST(EXCLUDED.received_at, deliveries.received_at)
-            ELSE deliveries.received_at END,
-        created_at   = LEAST(EXCLUDED.created_at, deliveries.created_at)
-    WHERE EXCLUDED.standing > deliveries.standing
-        OR (EXCLUDED.standing = deliveries.standing AND EXCLUDED.received_at < deliveries.received_at)
-        OR EXCLUDED.created_at < deliveries.created_at
-        OR (EXCLUDED.created_at IS NOT NULL AND deliveries.created_at IS NULL)
-    RETURNING standing
-), quarantined AS (
-    INSERT INTO quarantine (digest, body, signature, reason, detail, received_at, times)
-    SELECT * FROM UNNEST($22::bytea[], $23::bytea[], $24::bytea[], $25::text[], $26::text[], $27::timestamptz[],
-        $28::bigint[])
-    ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + EXCLUDED.times
-)
-SELECT digest AS mark, times FROM known_events
-UNION ALL
-SELECT standing, NULL FROM changed_deliveries";
+/// The one statement of most commits. Rows are locked in the batch's order, so that replicas whose batches overlap
+/// wait for each other. One that holds another event than the batch's is left as it is, and missing in the answer.
+const UPSERT: &str = "
+INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
+    listed_at, source, standing, kind, body, signature, times)
+SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
+    $15::bytea[], $16::bigint[])
+ON CONFLICT (id) DO UPDATE SET
+    times = known.times + EXCLUDED.times,
+    signature = LEAST(known.signature, EXCLUDED.signature),
+    received_at = LEAST(known.received_at, EXCLUDED.received_at)
+WHERE known.standing = EXCLUDED.standing
+RETURNING id, times";
+
+const LOCK: &str = "
+SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
+    body, signature, substring(standing FROM 11) AS digest, times
+FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+
+/// All but the id, and the time by which a delivery is listed.
+const UPDATE: &str = "
+UPDATE deliveries AS known SET
+    phone = new.phone, carrier = new.carrier, status = new.status, cost = new.cost, error_code = new.error_code,
+    created_at = new.created_at, completed_at = new.completed_at, received_at = new.received_at,
+    source = new.source, standing = new.standing, kind = new.kind, body = new.body, signature = new.signature,
+    times = new.times
+FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
+    $15::bytea[], $16::bigint[]) AS new (id, phone, carrier, status, cost, error_code, created_at, completed_at,
+    received_at, listed_at, source, standing, kind, body, signature, times)
+WHERE known.id = new.id";
+
+const UPSERT_OLDER: &str = "
+INSERT INTO older_events AS known (delivery_id, digest, body, signature, kind, status, source, received_at, times)
+SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+    $8::timestamptz[], $9::bigint[])
+ON CONFLICT (delivery_id, digest) DO UPDATE SET
+    times = known.times + EXCLUDED.times,
+    signature = LEAST(known.signature, EXCLUDED.signature),
+    received_at = LEAST(known.received_at, EXCLUDED.received_at)
+RETURNING delivery_id, digest, times";
+
+const QUARANTINE: &str = "
+INSERT INTO quarantine AS known (digest, body, signature, reason, detail, received_at, times)
+SELECT * FROM UNNEST($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
+ON CONFLICT (digest) DO UPDATE SET times = known.times + EXCLUDED.times";
 
 type Statement = Query<'static, Db, PgArguments>;
 
-fn statement(batch: &Batch) -> Statement {
-    let with_events = bind_events(sqlx::query(STATEMENT), &batch.events);
-    bind_quarantine(bind_deliveries(with_events, &batch.deliveries), &batch.quarantine)
+/// Whole rows of `deliveries`.
+fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
+    statement
+        .bind(column(rows, |row| row.id().as_str()))
+        .bind(column(rows, |row| row.event.told.phone.reveal()))
+        .bind(column(rows, |row| row.event.told.carrier.as_str()))
+        .bind(column(rows, |row| row.event.told.status.as_str()))
+        .bind(column(rows, |row| row.event.told.cost.amount()))
+        .bind(column(rows, |row| row.event.told.error_code.as_deref()))
+        .bind(column(rows, |row| row.event.told.created_at.map(|time| time.date_time())))
+        .bind(column(rows, |row| row.event.told.completed_at.map(|time| time.date_time())))
+        .bind(column(rows, |row| row.event.told.received_at.date_time()))
+        .bind(column(rows, |row| row.event.told.listed_at().date_time()))
+        .bind(column(rows, |row| row.event.told.source.as_str()))
+        .bind(column(rows, |row| row.standing().as_bytes().as_slice()))
+        .bind(column(rows, |row| row.event.kind.as_str()))
+        .bind(column(rows, |row| row.verified.body().as_ref()))
+        .bind(column(rows, |row| signature(&row.verified)))
+        .bind(column(rows, |row| rows::integer(row.times)))
 }
 
-fn bind_events(statement: Statement, events: &[FoldedEvent]) -> Statement {
+fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> Statement {
     statement
-        .bind(column(events, |folded| folded.event.told.id.as_str()))
-        .bind(column(events, |folded| digest(&folded.verified)))
-        .bind(column(events, |folded| folded.verified.body().as_ref()))
-        .bind(column(events, |folded| signature(&folded.verified)))
-        .bind(column(events, |folded| folded.event.kind.as_str()))
-        .bind(column(events, |folded| folded.event.told.status.as_str()))
-        .bind(column(events, |folded| folded.event.told.source.as_str()))
-        .bind(column(events, |folded| folded.event.told.received_at.date_time()))
-        .bind(column(events, |folded| rows::integer(folded.times)))
-}
-
-fn bind_deliveries(statement: Statement, deliveries: &[Delivery]) -> Statement {
-    statement
-        .bind(column(deliveries, |told| told.id.as_str()))
-        .bind(column(deliveries, |told| told.phone.reveal()))
-        .bind(column(deliveries, |told| told.carrier.as_str()))
-        .bind(column(deliveries, |told| told.status.as_str()))
-        .bind(column(deliveries, |told| told.cost.amount()))
-        .bind(column(deliveries, |told| told.error_code.as_deref()))
-        .bind(column(deliveries, |told| told.created_at.map(|time| time.date_time())))
-        .bind(column(deliveries, |told| told.completed_at.map(|time| time.date_time())))
-        .bind(column(deliveries, |told| told.received_at.date_time()))
-        .bind(column(deliveries, |told| told.listed_at().date_time()))
-        .bind(column(deliveries, |told| told.source.as_str()))
-        .bind(column(deliveries, |told| told.standing.as_bytes().as_slice()))
+        .bind(column(events, |event| event.id().as_str()))
+        .bind(column(events, |event| digest(&event.verified)))
+        .bind(column(events, |event| event.verified.body().as_ref()))
+        .bind(column(events, |event| signature(&event.verified)))
+        .bind(column(events, |event| event.event.kind.as_str()))
+        .bind(column(events, |event| event.event.told.status.as_str()))
+        .bind(column(events, |event| event.event.told.source.as_str()))
+        .bind(column(events, |event| event.event.told.received_at.date_time()))
+        .bind(column(events, |event| rows::integer(event.times)))
 }
 
 fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuarantine]) -> Statement {

@@ -9,8 +9,10 @@ use sqlx::{
 use time::OffsetDateTime;
 
 use crate::{
+    batch::FoldedEvent,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Source, Standing, Status},
+    event::Event,
     money::Money,
     phone::Phone,
     signature::{Digest, Signature, Verified},
@@ -24,8 +26,17 @@ pub(super) const DELIVERY: &str = "id, phone, carrier, status, cost, error_code,
 /// What [`evidence`] reads.
 pub(super) const EVIDENCE: &str = "digest, body, signature, kind, status, source, received_at, times";
 
+/// Likewise, without its first column.
+pub(super) const EVIDENCE_BUT_DIGEST: &str = "body, signature, kind, status, source, received_at, times";
+
 /// What [`quarantined`] reads.
 pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, received_at, times";
+
+/// Everything that was told of one delivery, as one row of `deliveries` has it.
+pub(super) fn row(row: &PgRow) -> Result<FoldedEvent, Error> {
+    let event = Event { kind: row.try_get("kind")?, told: delivery(row)? };
+    Ok(FoldedEvent { verified: verified(row)?, event, times: count(row, "times")? })
+}
 
 /// A count as the database has it.
 pub(super) fn integer(count: u64) -> i64 {
@@ -34,7 +45,7 @@ pub(super) fn integer(count: u64) -> i64 {
 
 pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
     Ok(Delivery {
-        id: value("id", row, |id| DeliveryId::parse(id).ok())?,
+        id: id(row, "id")?,
         phone: value("phone", row, |phone: &str| Phone::parse(phone).ok())?,
         carrier: row.try_get("carrier")?,
         status: status(row, "status")?,
@@ -73,6 +84,10 @@ fn verified(row: &PgRow) -> Result<Verified, Error> {
     let body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
     let signature = value("signature", row, |mac: &[u8]| mac.try_into().ok().map(Signature::from_bytes))?;
     Ok(Verified::from_evidence(body, digest(row, "digest")?, signature))
+}
+
+pub(super) fn id(row: &PgRow, column: &'static str) -> Result<DeliveryId, Error> {
+    value(column, row, |id| DeliveryId::parse(id).ok())
 }
 
 pub(super) fn digest(row: &PgRow, column: &'static str) -> Result<Digest, Error> {

@@ -1,4 +1,4 @@
-//! Commits: the only statements that write deliveries, events and quarantine.
+//! Commits: the only statements that write deliveries, older events and quarantine.
 
 use sqlx::{Connection, QueryBuilder, Row, Sqlite as Db, SqliteConnection};
 use tokio::time::timeout;
@@ -6,9 +6,11 @@ use tokio::time::timeout;
 use super::{Sqlite, connect, rows};
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
-    delivery::Delivery,
     event::Arrival,
-    store::{StoreError, committed::Committed},
+    store::{
+        StoreError,
+        committed::{Committed, Settling},
+    },
 };
 
 /// The one connection that writes, and about how many pages it has left to copy from the log into the file.
@@ -50,7 +52,7 @@ impl Writer {
 impl Sqlite {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.write(Work::Commit(batch)).await?.outcomes(batch)
+        self.write(Work::Commit(batch)).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
@@ -115,21 +117,42 @@ impl Work<'_> {
 }
 
 async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
-    let mut committed = Committed::default();
-    for events in chunks(&batch.events) {
-        for row in upsert_events(events).build().fetch_all(&mut *connection).await? {
-            committed.event(rows::digest(&row, "digest")?, rows::count(&row, "times")?);
-        }
-    }
-    for deliveries in chunks(&batch.deliveries) {
-        for row in upsert_deliveries(deliveries).build().fetch_all(&mut *connection).await? {
-            committed.state(rows::standing(&row, "standing")?);
+    let mut committed = Committed::nothing_of(batch);
+    let leaders: Vec<_> = batch.leaders().collect();
+    for rows in chunks(&leaders) {
+        for row in upsert(rows).build().fetch_all(&mut *connection).await? {
+            committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
         }
     }
     for quarantine in chunks(&batch.quarantine) {
         upsert_quarantine(quarantine).build().execute(&mut *connection).await?;
     }
-    Ok(committed)
+    settle(connection, batch, committed).await
+}
+
+/// Merges the events that met another one of their delivery.
+async fn settle(
+    connection: &mut SqliteConnection,
+    batch: &Batch,
+    committed: Committed,
+) -> Result<Committed, sqlx::Error> {
+    let mut settling = Settling::after(batch, &committed);
+    for id in committed.unsettled(batch) {
+        let row = sqlx::query(ROW).bind(id.as_str()).fetch_one(&mut *connection).await?;
+        settling.settle(rows::row(&row)?);
+    }
+    let mut kept = Vec::new();
+    for events in chunks(&settling.older()) {
+        kept.extend(upsert_older(events).build().fetch_all(&mut *connection).await?);
+    }
+    for row in kept {
+        let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
+        settling.kept(id, digest, rows::count(&row, "times")?);
+    }
+    for row in &settling.changed {
+        update(row).build().execute(&mut *connection).await?;
+    }
+    Ok(settling.committed())
 }
 
 async fn release(
@@ -161,13 +184,81 @@ fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// Evidence; of one event under two secrets, the lesser signature stays.
-fn upsert_events(events: &[FoldedEvent]) -> QueryBuilder<Db> {
+/// Each delivery's leader, where it is the first or the same again. A row that holds another event is left as it is,
+/// and missing in the answer.
+fn upsert(rows: &[&FoldedEvent]) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new(
-        "INSERT INTO events (delivery_id, digest, body, signature, kind, status, source, received_at, times) ",
+        "INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at,
+            received_at, listed_at, source, standing, kind, body, signature, times) ",
     );
-    sql.push_values(events, |mut row, FoldedEvent { verified, event, times }| {
-        row.push_bind(event.told.id.as_str())
+    sql.push_values(rows, |mut values, row| {
+        let told = &row.event.told;
+        values
+            .push_bind(told.id.as_str())
+            .push_bind(told.phone.reveal())
+            .push_bind(told.carrier.as_str())
+            .push_bind(told.status.as_str())
+            .push_bind(told.cost.to_string())
+            .push_bind(told.error_code.as_deref())
+            .push_bind(told.created_at.map(|time| time.micros()))
+            .push_bind(told.completed_at.map(|time| time.micros()))
+            .push_bind(told.received_at.micros())
+            .push_bind(told.listed_at().micros())
+            .push_bind(told.source.as_str())
+            .push_bind(told.standing.as_bytes().as_slice())
+            .push_bind(row.event.kind.as_str())
+            .push_bind(row.verified.body().as_ref())
+            .push_bind(row.verified.signature().as_bytes().as_slice())
+            .push_bind(rows::integer(row.times));
+    });
+    sql.push(
+        " ON CONFLICT (id) DO UPDATE SET
+            times = known.times + excluded.times,
+            signature = min(known.signature, excluded.signature),
+            received_at = min(known.received_at, excluded.received_at)
+        WHERE known.standing = excluded.standing
+        RETURNING id, times",
+    );
+    sql
+}
+
+const ROW: &str = "
+    SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
+        body, signature, substr(standing, 11) AS digest, times
+    FROM deliveries WHERE id = ?";
+
+/// Writes a row anew: all but its id, and the time by which it is listed.
+fn update(row: &FoldedEvent) -> QueryBuilder<Db> {
+    let told = &row.event.told;
+    let mut sql = QueryBuilder::new("UPDATE deliveries SET ");
+    let mut set = sql.separated(", ");
+    set.push("phone = ").push_bind_unseparated(told.phone.reveal());
+    set.push("carrier = ").push_bind_unseparated(told.carrier.as_str());
+    set.push("status = ").push_bind_unseparated(told.status.as_str());
+    set.push("cost = ").push_bind_unseparated(told.cost.to_string());
+    set.push("error_code = ").push_bind_unseparated(told.error_code.as_deref());
+    set.push("created_at = ").push_bind_unseparated(told.created_at.map(|time| time.micros()));
+    set.push("completed_at = ").push_bind_unseparated(told.completed_at.map(|time| time.micros()));
+    set.push("received_at = ").push_bind_unseparated(told.received_at.micros());
+    set.push("source = ").push_bind_unseparated(told.source.as_str());
+    set.push("standing = ").push_bind_unseparated(told.standing.as_bytes().as_slice());
+    set.push("kind = ").push_bind_unseparated(row.event.kind.as_str());
+    set.push("body = ").push_bind_unseparated(row.verified.body().as_ref());
+    set.push("signature = ").push_bind_unseparated(row.verified.signature().as_bytes().as_slice());
+    set.push("times = ").push_bind_unseparated(rows::integer(row.times));
+    sql.push(" WHERE id = ").push_bind(told.id.as_str());
+    sql
+}
+
+/// Evidence of events that did not win; of one event under two secrets, the lesser signature stays.
+fn upsert_older(events: &[&FoldedEvent]) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new(
+        "INSERT INTO older_events AS known
+            (delivery_id, digest, body, signature, kind, status, source, received_at, times) ",
+    );
+    sql.push_values(events, |mut values, FoldedEvent { verified, event, times }| {
+        values
+            .push_bind(event.told.id.as_str())
             .push_bind(verified.digest().as_bytes().as_slice())
             .push_bind(verified.body().as_ref())
             .push_bind(verified.signature().as_bytes().as_slice())
@@ -179,60 +270,13 @@ fn upsert_events(events: &[FoldedEvent]) -> QueryBuilder<Db> {
     });
     sql.push(
         " ON CONFLICT (delivery_id, digest) DO UPDATE SET
-            times = events.times + excluded.times,
-            signature = min(events.signature, excluded.signature),
-            received_at = min(events.received_at, excluded.received_at)
-        RETURNING digest, times",
+            times = known.times + excluded.times,
+            signature = min(known.signature, excluded.signature),
+            received_at = min(known.received_at, excluded.received_at)
+        RETURNING delivery_id, digest, times",
     );
     sql
 }
-
-/// States, folded into those known by the rule of [`Delivery::merge`]. Answers those that changed.
-fn upsert_deliveries(deliveries: &[Delivery]) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new(
-        "INSERT INTO deliveries (id, phone, carrier, status, cost, error_code, created_at, completed_at,
-            received_at, listed_at, source, standing) ",
-    );
-    sql.push_values(deliveries, |mut row, told| {
-        row.push_bind(told.id.as_str())
-            .push_bind(told.phone.reveal())
-            .push_bind(told.carrier.as_str())
-            .push_bind(told.status.as_str())
-            .push_bind(told.cost.to_string())
-            .push_bind(told.error_code.as_deref())
-            .push_bind(told.created_at.map(|time| time.micros()))
-            .push_bind(told.completed_at.map(|time| time.micros()))
-            .push_bind(told.received_at.micros())
-            .push_bind(told.listed_at().micros())
-            .push_bind(told.source.as_str())
-            .push_bind(told.standing.as_bytes().as_slice());
-    });
-    sql.push(ON_KNOWN_DELIVERY);
-    sql
-}
-
-/// `iif(excluded.standing > …)`: the winner's fields, whole.
-const ON_KNOWN_DELIVERY: &str = "
-    ON CONFLICT (id) DO UPDATE SET
-        phone        = iif(excluded.standing > deliveries.standing, excluded.phone, deliveries.phone),
-        carrier      = iif(excluded.standing > deliveries.standing, excluded.carrier, deliveries.carrier),
-        status       = iif(excluded.standing > deliveries.standing, excluded.status, deliveries.status),
-        cost         = iif(excluded.standing > deliveries.standing, excluded.cost, deliveries.cost),
-        error_code   = iif(excluded.standing > deliveries.standing, excluded.error_code, deliveries.error_code),
-        completed_at = iif(excluded.standing > deliveries.standing, excluded.completed_at, deliveries.completed_at),
-        source       = iif(excluded.standing > deliveries.standing, excluded.source, deliveries.source),
-        standing     = max(excluded.standing, deliveries.standing),
-        received_at  = CASE
-            WHEN excluded.standing > deliveries.standing THEN excluded.received_at
-            WHEN excluded.standing = deliveries.standing THEN min(excluded.received_at, deliveries.received_at)
-            ELSE deliveries.received_at END,
-        created_at   = coalesce(
-            min(excluded.created_at, deliveries.created_at), excluded.created_at, deliveries.created_at)
-    WHERE excluded.standing > deliveries.standing
-        OR (excluded.standing = deliveries.standing AND excluded.received_at < deliveries.received_at)
-        OR excluded.created_at < deliveries.created_at
-        OR (excluded.created_at IS NOT NULL AND deliveries.created_at IS NULL)
-    RETURNING standing";
 
 /// What was not understood; known already, it is only counted.
 fn upsert_quarantine(quarantine: &[FoldedQuarantine]) -> QueryBuilder<Db> {

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use sqlx::{Decode, Error, Row, Sqlite as Db, Type, sqlite::SqliteRow};
 
 use crate::{
+    batch::FoldedEvent,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Source, Standing, Status},
+    event::Event,
     money::Money,
     phone::Phone,
     signature::{Digest, Signature, Verified},
@@ -19,8 +21,17 @@ pub(super) const DELIVERY: &str = "id, phone, carrier, status, cost, error_code,
 /// What [`evidence`] reads.
 pub(super) const EVIDENCE: &str = "digest, body, signature, kind, status, source, received_at, times";
 
+/// Likewise, without its first column.
+pub(super) const EVIDENCE_BUT_DIGEST: &str = "body, signature, kind, status, source, received_at, times";
+
 /// What [`quarantined`] reads.
 pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, received_at, times";
+
+/// Everything that was told of one delivery, as one row of `deliveries` has it.
+pub(super) fn row(row: &SqliteRow) -> Result<FoldedEvent, Error> {
+    let event = Event { kind: row.try_get("kind")?, told: delivery(row)? };
+    Ok(FoldedEvent { verified: verified(row)?, event, times: count(row, "times")? })
+}
 
 /// A count as the database has it.
 pub(super) fn integer(count: u64) -> i64 {
@@ -29,7 +40,7 @@ pub(super) fn integer(count: u64) -> i64 {
 
 pub(super) fn delivery(row: &SqliteRow) -> Result<Delivery, Error> {
     Ok(Delivery {
-        id: value("id", row, |id| DeliveryId::parse(id).ok())?,
+        id: id(row, "id")?,
         phone: value("phone", row, |phone: &str| Phone::parse(phone).ok())?,
         carrier: row.try_get("carrier")?,
         status: status(row, "status")?,
@@ -68,6 +79,10 @@ fn verified(row: &SqliteRow) -> Result<Verified, Error> {
     let body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
     let signature = value("signature", row, |mac: &[u8]| mac.try_into().ok().map(Signature::from_bytes))?;
     Ok(Verified::from_evidence(body, digest(row, "digest")?, signature))
+}
+
+pub(super) fn id(row: &SqliteRow, column: &'static str) -> Result<DeliveryId, Error> {
+    value(column, row, |id| DeliveryId::parse(id).ok())
 }
 
 pub(super) fn digest(row: &SqliteRow, column: &'static str) -> Result<Digest, Error> {

@@ -156,7 +156,7 @@ async fn a_batch_may_be_large(database: Database) {
         .collect();
     assert_eq!(keep(&*store, batch.clone()).await, vec![New; 300]);
     assert_eq!(keep(&*store, batch).await, vec![Seen; 300]);
-    assert_eq!(database.number("SELECT COUNT(*) FROM events WHERE times = 2").await, 300);
+    assert_eq!(database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await, 300);
     assert_eq!(
         store.events(&id("id7")).await.unwrap()[0].verified.body().len(),
         60_000 + Told { id: "id7", ..DELIVERED }.body().len()

@@ -37,7 +37,7 @@ async fn asynchronous_commits_are_made_synchronous() {
             "CREATE TABLE seen (setting text);
              CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
-             CREATE TRIGGER see AFTER INSERT ON events EXECUTE FUNCTION see();",
+             CREATE TRIGGER see AFTER INSERT ON deliveries EXECUTE FUNCTION see();",
         )
         .await;
     let careless = with(&database.postgres_options(), "options=-c%20synchronous_commit%3Doff");
@@ -90,7 +90,7 @@ async fn a_connection_set_read_only_in_the_middle_is_dropped() {
         .execute(
             "CREATE SEQUENCE tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF nextval('tries') = 1 THEN RAISE SQLSTATE '25006'; END IF; RETURN NULL; END $$;
-             CREATE TRIGGER fail AFTER INSERT ON events EXECUTE FUNCTION fail();",
+             CREATE TRIGGER fail AFTER INSERT ON deliveries EXECUTE FUNCTION fail();",
         )
         .await;
     let one = |name| folded(vec![Told { id: name, ..DELIVERED }.received(0)]);
@@ -106,7 +106,7 @@ async fn a_conflict_is_tried_again() {
         .execute(
             "CREATE SEQUENCE tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                  IF nextval('tries') < 4 THEN RAISE SQLSTATE '40001'; END IF; RETURN NULL; END $$;
-             CREATE TRIGGER fail AFTER INSERT ON events EXECUTE FUNCTION fail();",
+             CREATE TRIGGER fail AFTER INSERT ON deliveries EXECUTE FUNCTION fail();",
         )
         .await;
     assert_eq!(keep(&*store, vec![DELIVERED.received(0)]).await, [Outcome::New]);

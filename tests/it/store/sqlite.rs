@@ -10,6 +10,7 @@ use nexo_receiver::{
     store::{
         Store, StoreError,
         open::Location,
+        query::ListQuarantine,
         sqlite::{Options, Sqlite},
     },
 };
@@ -69,7 +70,7 @@ async fn another_process_that_writes_is_waited_for_and_not_for_ever() {
     let patience = Duration::from_millis(300);
     let store = Sqlite::open(&Options { commit_timeout: patience, ..options(&database) }).await.unwrap();
     let mut other = SqliteConnectOptions::new().filename(database.sqlite_file()).connect().await.unwrap();
-    sqlx::raw_sql("BEGIN IMMEDIATE; DELETE FROM events").execute(&mut other).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE; DELETE FROM deliveries").execute(&mut other).await.unwrap();
     let begun = Instant::now();
     let refused = store.commit(&folded(vec![DELIVERED.received(0)])).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
@@ -100,7 +101,7 @@ async fn a_question_has_a_deadline() {
         assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
-    store.events(&id("x")).await.unwrap();
+    store.quarantine(&ListQuarantine::default()).await.unwrap();
 }
 
 #[tokio::test]

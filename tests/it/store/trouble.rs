@@ -29,7 +29,7 @@ async fn poison(database: &Database) {
 
 async fn count(database: &Database) -> [i64; 3] {
     let mut counts = [0; 3];
-    for (n, table) in ["deliveries", "events", "quarantine"].into_iter().enumerate() {
+    for (n, table) in ["deliveries", "older_events", "quarantine"].into_iter().enumerate() {
         counts[n] = database.number(&format!("SELECT COUNT(*) FROM {table}")).await;
     }
     counts
@@ -53,7 +53,7 @@ async fn a_poisoned_batch_is_refused_and_leaves_nothing(database: Database) {
         let committed = store.commit(&folded(vec![one])).await;
         assert_eq!(committed.is_err(), n == 2, "{committed:?}");
     }
-    assert_eq!(count(&database).await, [2, 2, 1]);
+    assert_eq!(count(&database).await, [2, 0, 1]);
 }
 
 async fn a_refused_release_leaves_everything(database: Database) {
@@ -66,7 +66,7 @@ async fn a_refused_release_leaves_everything(database: Database) {
     assert_eq!(count(&database).await, [0, 0, 2]);
     assert_eq!(keep(&*store, vec![FAILED.received(0)]).await, [Outcome::New]);
     store.release(vec![DELIVERED.received(0)]).await.unwrap();
-    assert_eq!(count(&database).await, [1, 2, 1]);
+    assert_eq!(count(&database).await, [1, 1, 1]);
 }
 
 async fn replicas_with_overlapping_batches_end(database: Database) {
@@ -91,7 +91,7 @@ async fn replicas_with_overlapping_batches_end(database: Database) {
     for one in work {
         one.await.unwrap();
     }
-    let times = "SELECT CAST(SUM(times) AS BIGINT) FROM events";
+    let times = "SELECT CAST(SUM(times) AS BIGINT) FROM (SELECT times FROM deliveries UNION ALL SELECT times FROM older_events) AS all_events";
     assert_eq!(database.number(times).await, 2 * rounds * 45);
 }
 

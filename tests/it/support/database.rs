@@ -196,7 +196,8 @@ impl Database {
         match &self.place {
             Place::Postgres { server, name } => {
                 let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
-                let lock = "BEGIN; LOCK TABLE deliveries, events, quarantine IN SHARE ROW EXCLUSIVE MODE";
+                let lock =
+                    "BEGIN; LOCK TABLE deliveries, older_events, quarantine IN SHARE ROW EXCLUSIVE MODE";
                 sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
                 Hold::Postgres(connection)
             }
