@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, response::Response};
+use axum::{body::Body, response::Response};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -15,10 +15,9 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
-use tower::Service;
 
 use super::{
-    Options,
+    Options, Site,
     connection::{Connection, HEAD_BYTES, Patience, Phase, Progress},
 };
 use crate::metrics::{Counted, Metrics};
@@ -47,7 +46,7 @@ pub(crate) enum Stop {
 /// Serves HTTP/1 on a listener until told to stop and drained. Answers whether everything in flight was finished.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    site: Site,
     options: &Options,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Stop>,
@@ -55,7 +54,7 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(options.connections));
     let patience =
         Patience { idle: options.idle_timeout, head: options.head_timeout, write: options.write_timeout };
-    let server = Server { router, patience, metrics, stop: stop.clone() };
+    let server = Server { site: Arc::new(site), patience, metrics, stop: stop.clone() };
     let mut connections = JoinSet::new();
     let deadline = loop {
         tokio::select! {
@@ -99,7 +98,7 @@ async fn told_to_stop(stop: &mut watch::Receiver<Stop>) -> Instant {
 
 #[derive(Clone)]
 struct Server {
-    router: Router,
+    site: Arc<Site>,
     patience: Patience,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<Stop>,
@@ -133,10 +132,9 @@ impl Server {
     async fn exchange(
         &mut self,
         connection: &mut Connection<TcpStream>,
-        progress: &Arc<Progress>,
+        progress: &Progress,
     ) -> hyper::Result<()> {
-        let router = self.router.clone();
-        let service = service_fn(|request| answer(router.clone(), Arc::clone(progress), request));
+        let service = service_fn(|request| answer(&self.site, progress, request));
         let mut exchange = std::pin::pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -159,8 +157,8 @@ impl Server {
 }
 
 async fn answer(
-    mut router: Router,
-    progress: Arc<Progress>,
+    site: &Site,
+    progress: &Progress,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     progress.begin();
@@ -168,7 +166,7 @@ async fn answer(
     let response = if chunked && progress.may_have_both_lengths() {
         both_lengths()
     } else {
-        router.call(request.map(Body::new)).await?
+        site.answer(request).await?
     };
     progress.end(response.headers().get(header::CONNECTION).is_some_and(|value| value == "close"));
     Ok(response)
