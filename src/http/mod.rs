@@ -5,6 +5,7 @@
 pub(crate) mod answer;
 pub mod bearer;
 mod connection;
+mod deadline;
 mod deliveries;
 pub(crate) mod observe;
 mod openapi;
@@ -40,6 +41,7 @@ use tower::{Layer, Service};
 
 use crate::{metrics::Metrics, signature::Keyring, store::Store, writer::Writer};
 use bearer::Tokens;
+use deadline::Deadlines;
 use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
@@ -64,6 +66,13 @@ pub struct Options {
     pub write_timeout: Duration,
     /// How long a webhook may wait for its commit before it is refused.
     pub answer_timeout: Duration,
+}
+
+impl Options {
+    fn shortest_timeout(&self) -> Duration {
+        let Self { head_timeout, body_timeout, idle_timeout, write_timeout, answer_timeout, .. } = *self;
+        head_timeout.min(body_timeout).min(idle_timeout).min(write_timeout).min(answer_timeout)
+    }
 }
 
 /// What the routes need.
@@ -121,10 +130,15 @@ pub(crate) struct Site {
 
 impl Site {
     /// Answers one request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Result<Response, Infallible> {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        deadlines: &Deadlines,
+    ) -> Result<Response, Infallible> {
         let observed = Observed::begin(&self.metrics, request.headers());
         if request.method() == Method::POST && request.uri().path() == WEBHOOK {
-            let response = contained(self.webhook.handle(request, &Call { id: observed.id() })).await;
+            let call = Call { id: observed.id(), deadlines };
+            let response = contained(self.webhook.handle(request, &call)).await;
             return Ok(observed.end(WEBHOOK, response));
         }
         let response = self.others.clone().call(request.map(Body::new)).await?;

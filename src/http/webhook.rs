@@ -20,13 +20,10 @@ use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer;
 
-use super::{Options, observe::RequestId};
+use super::{Options, deadline::Deadlines, observe::RequestId};
 use crate::{
     clock::Timestamp,
     event::Arrival,
@@ -41,6 +38,7 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-nexo-signature");
 /// What is known of a request beside itself.
 pub struct Call<'a> {
     pub(super) id: &'a RequestId,
+    pub(super) deadlines: &'a Deadlines,
 }
 
 /// What answers a request: as tower's `Service`, but with one future for all layers rather than a box for each.
@@ -114,9 +112,9 @@ impl Gate {
         B: http_body::Body<Data = Bytes> + Unpin,
     {
         let (head, body) = request.into_parts();
-        let (body, _room) = match timeout(self.body_timeout, self.read(body)).await {
-            Ok(read) => read?,
-            Err(_) => {
+        let (body, _room) = match call.deadlines.within(self.body_timeout, self.read(body)).await {
+            Some(read) => read?,
+            None => {
                 let response = closing(text(StatusCode::REQUEST_TIMEOUT, "request body came too late"));
                 return Err((Fate::TooSlow, response));
             }
@@ -244,20 +242,20 @@ impl Custody {
         Self { writer, answer_timeout: options.answer_timeout, metrics }
     }
 
-    async fn keep(&self, verified: Verified) -> Fate {
+    async fn keep(&self, verified: Verified, deadlines: &Deadlines) -> Fate {
         let arrival = Arrival::understand(verified, Timestamp::now());
         let Ok(answer) = self.writer.submit(arrival) else { return Fate::Full };
-        match timeout(self.answer_timeout, answer).await {
-            Ok(Ok(Ok(outcome))) => Fate::Kept(outcome),
+        match deadlines.within(self.answer_timeout, answer).await {
+            Some(Ok(Ok(outcome))) => Fate::Kept(outcome),
             // Not kept, the writer gone, or too late: it may be committed yet, but nothing is promised.
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Fate::StoreUnavailable,
+            Some(Ok(Err(_)) | Err(_)) | None => Fate::StoreUnavailable,
         }
     }
 }
 
 impl Handle<Request<Verified>> for Custody {
-    async fn handle(&self, request: Request<Verified>, _: &Call<'_>) -> Response {
-        let fate = self.keep(request.into_body()).await;
+    async fn handle(&self, request: Request<Verified>, call: &Call<'_>) -> Response {
+        let fate = self.keep(request.into_body(), call.deadlines).await;
         self.metrics.count(fate);
         match fate {
             Fate::Kept(_) => text(StatusCode::OK, "ok"),
