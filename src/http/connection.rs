@@ -75,8 +75,11 @@ impl Progress {
     /// The request is answered. `closing`: the answer says that the connection will close.
     pub(super) fn end(&self, closing: bool) {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.closing.fetch_or(closing, Ordering::AcqRel);
-        self.turn.fetch_add(1, Ordering::AcqRel);
+        if closing {
+            self.closing.store(true, Ordering::Release);
+        }
+        // Only this task counts.
+        self.turn.store(self.turn.load(Ordering::Acquire) + 1, Ordering::Release);
         self.enter(Phase::Idle);
     }
 

@@ -155,7 +155,9 @@ impl Gate {
         }
         let mut whole = Whole::Nothing;
         let mut room: Option<OwnedSemaphorePermit> = None;
-        while let Some(frame) = body.frame().await {
+        while !body.is_end_stream()
+            && let Some(frame) = body.frame().await
+        {
             let Ok(frame) = frame else {
                 return Err((
                     Fate::BrokenOff,
@@ -167,13 +169,15 @@ impl Gate {
             if whole.len() + bytes.len() > self.body_bytes {
                 return Err(self.too_large());
             }
-            let taken = u32::try_from(bytes.len())
-                .ok()
-                .and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
-            let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
-            match &mut room {
-                Some(room) => room.merge(taken),
-                None => room = Some(taken),
+            // What is whole is verified at once, and needs no room to wait in.
+            if !body.is_end_stream() {
+                let count = u32::try_from(bytes.len()).ok();
+                let taken = count.and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
+                let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
+                match &mut room {
+                    Some(room) => room.merge(taken),
+                    None => room = Some(taken),
+                }
             }
             whole.push(bytes, announced);
         }
