@@ -2,6 +2,7 @@
 //!
 //! Lives here: every route and layer on one screen. Does not: SQL, waiting for a commit, what an event means.
 
+mod again;
 pub(crate) mod answer;
 pub mod bearer;
 mod connection;

@@ -3,13 +3,7 @@
 //! Lives here: limits on connections, deadlines, HTTP/1, draining. Does not: routes (`http/mod`).
 
 use std::{
-    convert::Infallible,
-    future::poll_fn,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
+    convert::Infallible, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
 use axum::{body::Body, response::Response};
@@ -26,6 +20,7 @@ use tokio::{
 
 use super::{
     Options, Site,
+    again::again,
     connection::{Connection, HEAD_BYTES, Patience, Phase, Progress},
 };
 use crate::metrics::{Counted, Metrics};
@@ -109,7 +104,8 @@ async fn told_to_stop(stop: &mut watch::Receiver<Stop>) -> Instant {
 }
 
 /// What a future comes to, or nothing if we are told to stop before.
-async fn until_told<F: Future>(stop: &watch::Receiver<Stop>, mut future: Pin<&mut F>) -> Option<F::Output> {
+async fn until_told<F: Future>(stop: &watch::Receiver<Stop>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
     let mut own = stop.clone();
     let mut told = pin!(unconstrained(told_to_stop(&mut own)));
     let mut is_listening = false;
@@ -176,7 +172,7 @@ impl Server {
                 .half_close(true)
                 .serve_connection(TokioIo::new(connection), service)
         );
-        if let Some(result) = until_told(&self.stop, exchange.as_mut()).await {
+        if let Some(result) = until_told(&self.stop, again(exchange.as_mut())).await {
             return result;
         }
         // hyper would wait for the first request; all others it lets finish, answer included.
