@@ -167,3 +167,14 @@ async fn contained(answer: impl Future<Output = Response>) -> Response {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_500() {
+        let response = contained(async { panic!("of a test") }).await;
+        assert_eq!(response.status(), 500);
+    }
+}
