@@ -98,7 +98,8 @@ impl MetricConstructor<Histogram> for Seconds {
 /// All metrics of one running service.
 pub struct Metrics {
     registry: Registry,
-    events: Family<EventLabels, Counter>,
+    /// In the order of [`Fate::ALL`].
+    events: [Counter; Fate::ALL.len()],
     requests: Family<RequestLabels, Histogram, Seconds>,
     batch_events: Histogram,
     commit_seconds: Histogram,
@@ -133,8 +134,10 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("nexo");
+        let events = Family::<EventLabels, Counter>::default();
         let metrics = Self {
-            events: Family::default(),
+            // An outcome that has not occurred yet is a zero, so that a rate over it is a number from the start.
+            events: Fate::ALL.map(|outcome| events.get_or_create(&EventLabels { outcome }).clone()),
             requests: Family::new_with_constructor(Seconds),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_seconds: Seconds.new_metric(),
@@ -143,7 +146,7 @@ impl Metrics {
             in_flight: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("events", "Webhook calls by what became of them", metrics.events.clone());
+        registry.register("events", "Webhook calls by what became of them", events);
         registry.register(
             "batch_events",
             "Arrivals committed in one transaction",
@@ -169,16 +172,14 @@ impl Metrics {
             "The running version",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        // An outcome that has not occurred yet is a zero, so that a rate over it is a number from the start.
-        for outcome in Fate::ALL {
-            drop(metrics.events.get_or_create(&EventLabels { outcome }));
-        }
         Self { registry, ..metrics }
     }
 
     /// Counts one webhook call.
     pub fn count(&self, outcome: Fate) {
-        self.events.get_or_create(&EventLabels { outcome }).inc();
+        for (_, counter) in Fate::ALL.iter().zip(&self.events).filter(|(fate, _)| **fate == outcome) {
+            counter.inc();
+        }
     }
 
     /// Notes one commit, successful or not.

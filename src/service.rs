@@ -99,9 +99,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
-    let router = http::router(parts, &options.http);
+    let site = http::site(parts, &options.http);
     let serving =
-        tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
+        tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
     Ok(Running { address, stop, readiness, serving, committing, store })
 }
 

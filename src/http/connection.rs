@@ -1,7 +1,8 @@
 //! A connection that knows where in a request it is, and does not wait for ever.
 //!
 //! Lives here: deadlines for a head, for idling and for a reader that does not read; the bytes of the present head.
-//! Does not: HTTP's grammar, which is hyper's; the deadline of a body, which the signature layer keeps.
+//! Does not: HTTP's grammar, which is hyper's; the deadlines of a body and of an answer (`webhook`); the timer
+//! (`deadline`).
 
 use std::{
     io,
@@ -14,10 +15,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::deadline::{Deadline, Deadlines};
 
 /// As much of a head as is looked at; also the most that hyper buffers of one.
 pub(super) const HEAD_BYTES: usize = 16 * 1024;
@@ -35,8 +35,8 @@ pub(super) enum Phase {
 }
 
 /// What the connection's reader and the service above it tell each other.
-#[derive(Default)]
 pub(super) struct Progress {
+    pub(super) deadlines: Deadlines,
     phase: AtomicU8,
     /// Counts requests, so that a deadline is never carried over from one to the next.
     turn: AtomicU64,
@@ -45,6 +45,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    fn new(deadlines: Deadlines) -> Self {
+        Self {
+            deadlines,
+            phase: AtomicU8::new(Phase::Idle as u8),
+            turn: AtomicU64::new(0),
+            head: Mutex::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
     fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Idle,
@@ -65,8 +75,11 @@ impl Progress {
     /// The request is answered. `closing`: the answer says that the connection will close.
     pub(super) fn end(&self, closing: bool) {
         self.head.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        self.closing.fetch_or(closing, Ordering::AcqRel);
-        self.turn.fetch_add(1, Ordering::AcqRel);
+        if closing {
+            self.closing.store(true, Ordering::Release);
+        }
+        // Only this task counts.
+        self.turn.store(self.turn.load(Ordering::Acquire) + 1, Ordering::Release);
         self.enter(Phase::Idle);
     }
 
@@ -110,6 +123,8 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
     pub(super) head: Duration,
     pub(super) write: Duration,
+    /// The shortest of these and of all other limits that a request has.
+    pub(super) shortest: Duration,
 }
 
 /// A stream whose reads and writes fail with [`io::ErrorKind::TimedOut`] when a deadline passes.
@@ -126,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(super) fn new(stream: S, patience: Patience) -> Self {
         Self {
             stream,
-            progress: Arc::default(),
+            progress: Arc::new(Progress::new(Deadlines::new(patience.shortest))),
             patience,
             reading: Deadline::default(),
             writing: Deadline::default(),
@@ -147,36 +162,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self.stream
     }
 
-    fn poll_write_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        ready!(self.writing.poll(context, (), self.patience.write));
+    fn poll_write_deadline(&mut self) -> Poll<io::Error> {
+        ready!(self.writing.poll(&self.progress.deadlines, (), self.patience.write));
         Poll::Ready(io::ErrorKind::TimedOut.into())
-    }
-}
-
-/// A timer that is set when its reason changes.
-struct Deadline<R> {
-    reason: Option<R>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<R> Default for Deadline<R> {
-    fn default() -> Self {
-        Self { reason: None, timer: None }
-    }
-}
-
-impl<R: PartialEq> Deadline<R> {
-    fn poll(&mut self, context: &mut Context<'_>, reason: R, after: Duration) -> Poll<()> {
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + after)));
-        if self.reason.as_ref() != Some(&reason) {
-            self.reason = Some(reason);
-            timer.as_mut().reset(Instant::now() + after);
-        }
-        timer.as_mut().poll(context)
-    }
-
-    fn clear(&mut self) {
-        self.reason = None;
     }
 }
 
@@ -200,7 +188,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
             Phase::Busy => return Poll::Pending,
         };
         let turn = self.progress.turn.load(Ordering::Acquire);
-        ready!(self.reading.poll(context, (phase, turn), after));
+        let this = &mut *self;
+        ready!(this.reading.poll(&this.progress.deadlines, (phase, turn), after));
         self.expired = Some(phase);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -217,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
                 self.writing.clear();
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_write_deadline(context).map(Err),
+            Poll::Pending => self.poll_write_deadline().map(Err),
         }
     }
 
@@ -231,7 +220,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
                 self.writing.clear();
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_write_deadline(context).map(Err),
+            Poll::Pending => self.poll_write_deadline().map(Err),
         }
     }
 

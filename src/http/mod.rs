@@ -2,9 +2,11 @@
 //!
 //! Lives here: every route and layer on one screen. Does not: SQL, waiting for a commit, what an event means.
 
+mod again;
 pub(crate) mod answer;
 pub mod bearer;
 mod connection;
+mod deadline;
 mod deliveries;
 pub(crate) mod observe;
 mod openapi;
@@ -16,21 +18,35 @@ pub(crate) mod serve;
 mod stats;
 pub mod webhook;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
-    Router, middleware,
+    Router,
+    body::Body,
+    extract::MatchedPath,
+    middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{any, get, post_service},
+    routing::{any, get},
 };
-use tower::Layer;
-use tower_http::catch_panic::CatchPanicLayer;
+use http::{Method, Request};
+use hyper::body::Incoming;
+use tower::{Layer, Service};
 
 use crate::{metrics::Metrics, signature::Keyring, store::Store, writer::Writer};
 use bearer::Tokens;
+use deadline::Deadlines;
+use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
-use webhook::{Custody, SignatureLayer};
+use webhook::{Call, CheckSignature, Custody, Handle, SignatureLayer};
 
 /// Limits of what callers may ask of the server.
 #[derive(Debug, Clone)]
@@ -53,6 +69,13 @@ pub struct Options {
     pub answer_timeout: Duration,
 }
 
+impl Options {
+    fn shortest_timeout(&self) -> Duration {
+        let Self { head_timeout, body_timeout, idle_timeout, write_timeout, answer_timeout, .. } = *self;
+        head_timeout.min(body_timeout).min(idle_timeout).min(write_timeout).min(answer_timeout)
+    }
+}
+
 /// What the routes need.
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
@@ -63,8 +86,11 @@ pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
 }
 
+/// Where the provider's events come in.
+const WEBHOOK: &str = "/webhooks/nexo";
+
 /// Every route and layer.
-pub(crate) fn router(parts: Parts, options: &Options) -> Router {
+pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let Parts { store, writer, keyring, tokens, metrics, readiness } = parts;
     let bearer = middleware::from_fn_with_state(tokens, bearer::require);
     let signed = SignatureLayer::new(keyring, options, Arc::clone(&metrics));
@@ -82,8 +108,8 @@ pub(crate) fn router(parts: Parts, options: &Options) -> Router {
         .layer(bearer.clone())
         .with_state(store);
 
-    Router::new()
-        .route("/webhooks/nexo", post_service(signed.layer(custody)))
+    let others = Router::new()
+        .route(WEBHOOK, any(async || Refusal::NotAPost))
         .nest("/api/v1", api)
         // What `nest` leaves out; under the API nothing is told without a token.
         .route("/api/v1/", any(async || Refusal::UNKNOWN_PATH).layer(bearer.clone()))
@@ -92,11 +118,63 @@ pub(crate) fn router(parts: Parts, options: &Options) -> Router {
         .route("/metrics", get(operation::metrics).layer(bearer).with_state(Arc::clone(&metrics)))
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .fallback(async || Refusal::UNKNOWN_PATH)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(metrics, observe::observe))
+        .layer(middleware::from_fn(routed));
+    Site { webhook: signed.layer(custody), others, metrics }
 }
 
-/// A panic is a fault of ours and ends one request, not the service.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Refusal::Internal.into_response()
+/// All that is served. A webhook does not go through the router, whose boxes would cost as much as all the rest.
+pub(crate) struct Site {
+    webhook: CheckSignature<Custody>,
+    others: Router,
+    metrics: Arc<Metrics>,
+}
+
+impl Site {
+    /// Answers one request.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        deadlines: &Deadlines,
+    ) -> Result<Response, Infallible> {
+        let observed = Observed::begin(&self.metrics, request.headers());
+        if request.method() == Method::POST && request.uri().path() == WEBHOOK {
+            let call = Call { id: observed.id(), deadlines };
+            let response = contained(self.webhook.handle(request, &call)).await;
+            return Ok(observed.end(WEBHOOK, response));
+        }
+        let response = self.others.clone().call(request.map(Body::new)).await?;
+        let route = response.extensions().get::<MatchedPath>().cloned();
+        Ok(observed.end(route.as_ref().map_or("none", MatchedPath::as_str), response))
+    }
+}
+
+/// The router's innermost layer: tells those outside of it which route was taken.
+async fn routed(request: axum::extract::Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = contained(next.run(request)).await;
+    if let Some(route) = route {
+        response.extensions_mut().insert(route);
+    }
+    response
+}
+
+/// A panic is a fault of ours and ends one request, not the connection with all that it carries.
+async fn contained(answer: impl Future<Output = Response>) -> Response {
+    let mut answer = pin!(answer);
+    poll_fn(|context| {
+        let poll = catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(context)));
+        poll.unwrap_or_else(|_| Poll::Ready(Refusal::Internal.into_response()))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_500() {
+        let response = contained(async { panic!("of a test") }).await;
+        assert_eq!(response.status(), 500);
+    }
 }

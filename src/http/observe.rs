@@ -4,51 +4,46 @@
 //! other than a request id that has the form of one.
 
 use std::{
-    fmt,
     sync::{
-        Arc, LazyLock,
+        LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
 };
 
-use axum::{
-    extract::{MatchedPath, Request, State},
-    middleware::Next,
-    response::Response,
-};
+use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::Metrics;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What tells one request's log lines from another's: a proxy's id where it gives a plain one, else one of ours.
-#[derive(Clone)]
-pub(crate) struct RequestId(HeaderValue);
+/// What tells one request's log lines from another's: a proxy's id where it gives a plain one, else one of ours, which
+/// is a text only once it is needed.
+pub(crate) enum RequestId {
+    Given(HeaderValue),
+    Ours(u64),
+}
 
 impl RequestId {
     fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(&HEADER).filter(|value| is_plain(value.as_bytes()));
-        given.cloned().map_or_else(Self::next, Self)
-    }
-
-    /// A random beginning for each process, then a count.
-    fn next() -> Self {
-        static PROCESS: LazyLock<String> = LazyLock::new(|| uuid::Uuid::new_v4().simple().to_string());
         static COUNT: AtomicU64 = AtomicU64::new(1);
-        let id = format!("{}-{}", &PROCESS[..12], COUNT.fetch_add(1, Ordering::Relaxed));
-        Self(HeaderValue::try_from(id).expect("hex digits, a dash and a number are a header's value"))
+        match headers.get(&HEADER).filter(|value| is_plain(value.as_bytes())) {
+            Some(given) => Self::Given(given.clone()),
+            None => Self::Ours(COUNT.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
-    pub(crate) fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+    /// As a header has it. One of ours is a random beginning for each process, then a count.
+    pub(crate) fn to_value(&self) -> HeaderValue {
+        static PROCESS: LazyLock<String> =
+            LazyLock::new(|| format!("{:.12}-", uuid::Uuid::new_v4().simple().to_string()));
+        match self {
+            Self::Given(value) => value.clone(),
+            // Each request pays for this: `format!` would take several times as long.
+            Self::Ours(count) => HeaderValue::try_from([PROCESS.as_str(), &count.to_string()].concat())
+                .expect("hex digits, a dash and a number are a header's value"),
+        }
     }
 }
 
@@ -56,25 +51,38 @@ fn is_plain(id: &[u8]) -> bool {
     (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
 }
 
-/// Gives the request an id, times it, and logs it: server errors as warnings, all else at `debug`.
-pub(crate) async fn observe(
-    State(metrics): State<Arc<Metrics>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let _in_flight = Counted::in_gauge(&metrics.in_flight);
-    let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = next.run(request).await;
+/// A request on its way, counted as in flight for as long as this lives.
+pub(crate) struct Observed<'a> {
+    metrics: &'a Metrics,
+    id: RequestId,
+    started: Instant,
+}
 
-    let took = started.elapsed();
-    let status = response.status();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    metrics.answered(route, status.as_u16(), took);
-    let (request_id, status, seconds) = (id.as_str(), status.as_u16(), took.as_secs_f64());
-    tracing::debug!(request_id, route, status, seconds, "request");
-    response.headers_mut().insert(HEADER, id.0);
-    response
+impl<'a> Observed<'a> {
+    /// Gives the request an id, and starts its time.
+    pub(crate) fn begin(metrics: &'a Metrics, headers: &HeaderMap) -> Self {
+        metrics.in_flight.inc();
+        Self { metrics, id: RequestId::of(headers), started: Instant::now() }
+    }
+
+    pub(crate) fn id(&self) -> &RequestId {
+        &self.id
+    }
+
+    /// Notes what was answered, on one of our routes, and tells the caller the request's id.
+    pub(crate) fn end(self, route: &str, mut response: Response) -> Response {
+        let (status, took) = (response.status().as_u16(), self.started.elapsed());
+        self.metrics.answered(route, status, took);
+        let id = self.id.to_value();
+        let (request_id, seconds) = (id.to_str().ok(), took.as_secs_f64());
+        tracing::debug!(request_id, route, status, seconds, "request");
+        response.headers_mut().insert(HEADER, id);
+        response
+    }
+}
+
+impl Drop for Observed<'_> {
+    fn drop(&mut self) {
+        self.metrics.in_flight.dec();
+    }
 }

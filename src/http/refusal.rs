@@ -20,6 +20,8 @@ pub(crate) enum Refusal {
     InvalidParameter(String),
     /// The path knows other methods; the router adds `Allow`.
     MethodNotAllowed,
+    /// The webhook's path knows one method only.
+    NotAPost,
     /// The store does not answer now.
     StoreUnavailable,
     /// A fault of ours; the log says which.
@@ -43,7 +45,7 @@ impl Refusal {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -54,7 +56,7 @@ impl Refusal {
             Self::Unauthorized => "unauthorized",
             Self::NotFound(_) => "not_found",
             Self::InvalidParameter(_) => "invalid_parameter",
-            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MethodNotAllowed | Self::NotAPost => "method_not_allowed",
             Self::StoreUnavailable => "store_unavailable",
             Self::Internal => "internal",
         }
@@ -67,7 +69,7 @@ impl Refusal {
             }
             Self::NotFound(message) => message,
             Self::InvalidParameter(message) => message,
-            Self::MethodNotAllowed => "use a method that the `Allow` header names",
+            Self::MethodNotAllowed | Self::NotAPost => "use a method that the `Allow` header names",
             Self::StoreUnavailable => "the store does not answer: try again in a second",
             Self::Internal => "the service failed to answer: its log says why",
         }
@@ -76,6 +78,7 @@ impl Refusal {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::Unauthorized => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::NotAPost => Some((header::ALLOW, HeaderValue::from_static("POST"))),
             Self::StoreUnavailable => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             _ => None,
         }

@@ -2,9 +2,11 @@
 //!
 //! Lives here: limits on connections, deadlines, HTTP/1, draining. Does not: routes (`http/mod`).
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
+};
 
-use axum::{Router, body::Body, response::Response};
+use axum::{body::Body, response::Response};
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -12,13 +14,13 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
+    task::{JoinSet, coop::unconstrained},
     time::{Instant, timeout, timeout_at},
 };
-use tower::Service;
 
 use super::{
-    Options,
+    Options, Site,
+    again::again,
     connection::{Connection, HEAD_BYTES, Patience, Phase, Progress},
 };
 use crate::metrics::{Counted, Metrics};
@@ -47,15 +49,19 @@ pub(crate) enum Stop {
 /// Serves HTTP/1 on a listener until told to stop and drained. Answers whether everything in flight was finished.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    site: Site,
     options: &Options,
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Stop>,
 ) -> bool {
     let places = Arc::new(Semaphore::new(options.connections));
-    let patience =
-        Patience { idle: options.idle_timeout, head: options.head_timeout, write: options.write_timeout };
-    let server = Server { router, patience, metrics, stop: stop.clone() };
+    let patience = Patience {
+        idle: options.idle_timeout,
+        head: options.head_timeout,
+        write: options.write_timeout,
+        shortest: options.shortest_timeout(),
+    };
+    let server = Server { site: Arc::new(site), patience, metrics, stop: stop.clone() };
     let mut connections = JoinSet::new();
     let deadline = loop {
         tokio::select! {
@@ -97,22 +103,42 @@ async fn told_to_stop(stop: &mut watch::Receiver<Stop>) -> Instant {
     }
 }
 
+/// What a future comes to, or nothing if we are told to stop before.
+async fn until_told<F: Future>(stop: &watch::Receiver<Stop>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut own = stop.clone();
+    let mut told = pin!(unconstrained(told_to_stop(&mut own)));
+    let mut is_listening = false;
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Some(output));
+        }
+        // Once asked it wakes this task: asking at each turn would take a lock that all connections share.
+        if is_listening && matches!(stop.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        is_listening = true;
+        told.as_mut().poll(context).map(|_| None)
+    })
+    .await
+}
+
 #[derive(Clone)]
 struct Server {
-    router: Router,
+    site: Arc<Site>,
     patience: Patience,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<Stop>,
 }
 
 impl Server {
-    async fn connection(mut self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
         let _counted = Counted::in_gauge(&self.metrics.connections);
         // Answers are small and wait for nothing.
         let _ = stream.set_nodelay(true);
         let mut connection = Connection::new(stream, self.patience);
         let progress = connection.progress();
-        let result = self.exchange(&mut connection, &progress).await;
+        let result = progress.deadlines.watch(self.exchange(&mut connection, &progress)).await;
         if let Err(error) = &result {
             tracing::debug!(%peer, %error, "a connection ended early");
         }
@@ -131,23 +157,23 @@ impl Server {
     }
 
     async fn exchange(
-        &mut self,
+        &self,
         connection: &mut Connection<TcpStream>,
-        progress: &Arc<Progress>,
+        progress: &Progress,
     ) -> hyper::Result<()> {
-        let router = self.router.clone();
-        let service = service_fn(|request| answer(router.clone(), Arc::clone(progress), request));
-        let mut exchange = std::pin::pin!(
+        let service = service_fn(|request| answer(&self.site, progress, request));
+        let mut exchange = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
                 .max_buf_size(HEAD_BYTES)
+                // Answers are short: copying one behind its head costs less than telling the kernel of two pieces.
+                .writev(false)
                 // Who has sent all and says so may still read the answer.
                 .half_close(true)
                 .serve_connection(TokioIo::new(connection), service)
         );
-        tokio::select! {
-            result = exchange.as_mut() => return result,
-            _ = told_to_stop(&mut self.stop) => {}
+        if let Some(result) = until_told(&self.stop, again(exchange.as_mut())).await {
+            return result;
         }
         // hyper would wait for the first request; all others it lets finish, answer included.
         if progress.is_untouched() {
@@ -159,8 +185,8 @@ impl Server {
 }
 
 async fn answer(
-    mut router: Router,
-    progress: Arc<Progress>,
+    site: &Site,
+    progress: &Progress,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     progress.begin();
@@ -168,7 +194,7 @@ async fn answer(
     let response = if chunked && progress.may_have_both_lengths() {
         both_lengths()
     } else {
-        router.call(request.map(Body::new)).await?
+        site.answer(request, &progress.deadlines).await?
     };
     progress.end(response.headers().get(header::CONNECTION).is_some_and(|value| value == "close"));
     Ok(response)

@@ -3,31 +3,27 @@
 //! Lives here: the signature layer, which reads the body within its limits and hands on [`Verified`] bytes, and the
 //! handler behind it. Does not: the HMAC (`signature`), the commit (`writer`).
 //!
-//! The handler takes a `Request<Verified>`. Nothing but the layer makes one, so that the handler can't be mounted
-//! without it:
+//! The handler takes a `Request<Verified>`. Nothing but the layer makes one, so that the handler can't stand where
+//! requests come in:
 //!
-//! ```compile_fail
-//! # use nexo_receiver::http::webhook::Custody;
+//! ```compile_fail,E0277
+//! # use nexo_receiver::http::webhook::{Custody, Handle};
+//! fn serve(webhook: impl Handle<http::Request<axum::body::Body>>) {}
 //! # fn mount(custody: Custody) {
-//! let _: axum::Router = axum::Router::new().route_service("/webhooks/nexo", custody);
+//! serve(custody);
 //! # }
 //! ```
 
-use std::{
-    convert::Infallible, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
-use tower::{Layer, Service};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Layer;
 
-use super::{Options, observe::RequestId};
+use super::{Options, deadline::Deadlines, observe::RequestId};
 use crate::{
     clock::Timestamp,
     event::Arrival,
@@ -37,7 +33,19 @@ use crate::{
 };
 
 /// The header that carries the signature (provider's guide).
-const SIGNATURE: &str = "x-nexo-signature";
+const SIGNATURE: HeaderName = HeaderName::from_static("x-nexo-signature");
+
+/// What is known of a request beside itself.
+pub struct Call<'a> {
+    pub(super) id: &'a RequestId,
+    pub(super) deadlines: &'a Deadlines,
+}
+
+/// What answers a request: as tower's `Service`, but with one future for all layers rather than a box for each.
+pub trait Handle<R> {
+    /// Answers one request.
+    fn handle(&self, request: R, call: &Call<'_>) -> impl Future<Output = Response> + Send;
+}
 
 /// Lets through only what is signed: the inner service takes `Request<Verified>`.
 #[derive(Clone)]
@@ -75,52 +83,38 @@ impl<S> Layer<S> for SignatureLayer {
 }
 
 /// The layer around its inner service.
-#[derive(Clone)]
 pub struct CheckSignature<S> {
     gate: Arc<Gate>,
     inner: S,
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
-
-impl<S> Service<Request<Body>> for CheckSignature<S>
+impl<S, B> Handle<Request<B>> for CheckSignature<S>
 where
-    S: Service<Request<Verified>, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Handle<Request<Verified>> + Sync,
+    B: http_body::Body<Data = Bytes> + Send + Unpin,
 {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answering {
-        // The instance that was polled ready is the one to call.
-        let standby = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, standby);
-        let gate = Arc::clone(&self.gate);
-        Box::pin(async move {
-            match gate.admit(request).await {
-                Ok(verified) => inner.call(verified).await,
-                Err((fate, response)) => {
-                    gate.metrics.count(fate);
-                    Ok(response)
-                }
+    async fn handle(&self, request: Request<B>, call: &Call<'_>) -> Response {
+        match self.gate.admit(request, call).await {
+            Ok(verified) => self.inner.handle(verified, call).await,
+            Err((fate, response)) => {
+                self.gate.metrics.count(fate);
+                response
             }
-        })
+        }
     }
 }
 
 type Refused = (Fate, Response);
 
 impl Gate {
-    async fn admit(&self, request: Request<Body>) -> Result<Request<Verified>, Refused> {
+    async fn admit<B>(&self, request: Request<B>, call: &Call<'_>) -> Result<Request<Verified>, Refused>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
         let (head, body) = request.into_parts();
-        let (body, _room) = match timeout(self.body_timeout, self.read(&head.headers, body)).await {
-            Ok(read) => read?,
-            Err(_) => {
+        let (body, _room) = match call.deadlines.within(self.body_timeout, self.read(body)).await {
+            Some(read) => read?,
+            None => {
                 let response = closing(text(StatusCode::REQUEST_TIMEOUT, "request body came too late"));
                 return Err((Fate::TooSlow, response));
             }
@@ -128,7 +122,8 @@ impl Gate {
         match self.verify(&head.headers, body) {
             Ok(verified) => Ok(Request::from_parts(head, verified)),
             Err(problem) => {
-                let request_id = head.extensions.get::<RequestId>().map(RequestId::as_str);
+                let id = call.id.to_value();
+                let request_id = id.to_str().ok();
                 tracing::warn!(request_id, problem, "refused a webhook: bad signature");
                 Err((Fate::BadSignature, text(StatusCode::UNAUTHORIZED, "bad signature")))
             }
@@ -136,7 +131,7 @@ impl Gate {
     }
 
     fn verify(&self, headers: &HeaderMap, body: Bytes) -> Result<Verified, &'static str> {
-        let mut values = headers.get_all(SIGNATURE).iter();
+        let mut values = headers.get_all(&SIGNATURE).iter();
         let value = values.next().ok_or("X-NEXO-Signature is missing")?;
         if values.next().is_some() {
             return Err("X-NEXO-Signature is repeated");
@@ -149,18 +144,20 @@ impl Gate {
     }
 
     /// Reads a body whole, within the limit; the bytes that it takes are counted against all that are in flight.
-    async fn read(
-        &self,
-        headers: &HeaderMap,
-        mut body: Body,
-    ) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refused> {
-        let announced = announced(headers);
-        if announced.is_some_and(|bytes| bytes > self.body_bytes) {
+    async fn read<B>(&self, mut body: B) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refused>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+    {
+        // What the head announces, if it does.
+        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if announced > self.body_bytes {
             return Err(self.too_large());
         }
         let mut whole = Whole::Nothing;
         let mut room: Option<OwnedSemaphorePermit> = None;
-        while let Some(frame) = body.frame().await {
+        while !body.is_end_stream()
+            && let Some(frame) = body.frame().await
+        {
             let Ok(frame) = frame else {
                 return Err((
                     Fate::BrokenOff,
@@ -172,15 +169,17 @@ impl Gate {
             if whole.len() + bytes.len() > self.body_bytes {
                 return Err(self.too_large());
             }
-            let taken = u32::try_from(bytes.len())
-                .ok()
-                .and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
-            let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
-            match &mut room {
-                Some(room) => room.merge(taken),
-                None => room = Some(taken),
+            // What is whole is verified at once, and needs no room to wait in.
+            if !body.is_end_stream() {
+                let count = u32::try_from(bytes.len()).ok();
+                let taken = count.and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
+                let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
+                match &mut room {
+                    Some(room) => room.merge(taken),
+                    None => room = Some(taken),
+                }
             }
-            whole.push(bytes, announced.unwrap_or_default());
+            whole.push(bytes, announced);
         }
         Ok((whole.into_bytes(), room))
     }
@@ -189,12 +188,6 @@ impl Gate {
         let message = format!("the body is over {} bytes", self.body_bytes);
         (Fate::TooLarge, closing(text(StatusCode::PAYLOAD_TOO_LARGE, message)))
     }
-}
-
-/// The length that a head announces; hyper has refused what is no number.
-fn announced(headers: &HeaderMap) -> Option<usize> {
-    let length = headers.get(header::CONTENT_LENGTH)?.to_str().ok()?;
-    Some(length.parse().unwrap_or(usize::MAX))
 }
 
 /// A body as it comes in; most come in one piece and are not copied.
@@ -240,7 +233,6 @@ impl Whole {
 }
 
 /// Takes verified bytes into custody, and answers once they are committed.
-#[derive(Clone)]
 pub struct Custody {
     writer: Writer,
     answer_timeout: Duration,
@@ -254,36 +246,25 @@ impl Custody {
         Self { writer, answer_timeout: options.answer_timeout, metrics }
     }
 
-    async fn keep(&self, verified: Verified) -> Fate {
+    async fn keep(&self, verified: Verified, deadlines: &Deadlines) -> Fate {
         let arrival = Arrival::understand(verified, Timestamp::now());
         let Ok(answer) = self.writer.submit(arrival) else { return Fate::Full };
-        match timeout(self.answer_timeout, answer).await {
-            Ok(Ok(Ok(outcome))) => Fate::Kept(outcome),
+        match deadlines.within(self.answer_timeout, answer).await {
+            Some(Ok(Ok(outcome))) => Fate::Kept(outcome),
             // Not kept, the writer gone, or too late: it may be committed yet, but nothing is promised.
-            Ok(Ok(Err(_)) | Err(_)) | Err(_) => Fate::StoreUnavailable,
+            Some(Ok(Err(_)) | Err(_)) | None => Fate::StoreUnavailable,
         }
     }
 }
 
-impl Service<Request<Verified>> for Custody {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Verified>) -> Answering {
-        let custody = self.clone();
-        Box::pin(async move {
-            let fate = custody.keep(request.into_body()).await;
-            custody.metrics.count(fate);
-            Ok(match fate {
-                Fate::Kept(_) => text(StatusCode::OK, "ok"),
-                _ => busy(),
-            })
-        })
+impl Handle<Request<Verified>> for Custody {
+    async fn handle(&self, request: Request<Verified>, call: &Call<'_>) -> Response {
+        let fate = self.keep(request.into_body(), call.deadlines).await;
+        self.metrics.count(fate);
+        match fate {
+            Fate::Kept(_) => text(StatusCode::OK, "ok"),
+            _ => busy(),
+        }
     }
 }
 
