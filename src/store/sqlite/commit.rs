@@ -1,11 +1,17 @@
 //! Commits: the only statements that write deliveries, older events and quarantine.
 
-use sqlx::{Connection, QueryBuilder, Row, Sqlite as Db, SqliteConnection};
+use std::{collections::HashSet, sync::OnceLock};
+
+use sqlx::{
+    AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite as Db, SqliteConnection, query::Query,
+    sqlite::SqliteArguments,
+};
 use tokio::time::timeout;
 
 use super::{Sqlite, connect, rows};
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
+    delivery::DeliveryId,
     event::Arrival,
     store::{
         StoreError,
@@ -34,8 +40,9 @@ impl Writer {
     /// Copies the log into the file now and then. SQLite would do it by itself, but keep it a secret if the disk
     /// fails at it; and it would never begin the log anew while there is always some reader.
     async fn checkpoint(&mut self) -> Result<(), sqlx::Error> {
-        const EVERY_PAGES: usize = 4_000;
-        const LONG_LOG_PAGES: i64 = 16_000;
+        // Of 4 KiB. A page that many commits have changed is copied once.
+        const EVERY_PAGES: usize = 8_000;
+        const LONG_LOG_PAGES: i64 = 14_000;
         if self.pages < EVERY_PAGES {
             return Ok(());
         }
@@ -107,27 +114,55 @@ impl Work<'_> {
         Ok(done)
     }
 
-    /// About how many pages of the file this changes.
+    /// About how many pages of the file this changes: the row's own if it is long, and a few of its indexes.
     fn pages(self) -> usize {
-        match self {
-            Self::Commit(batch) => 2 + 8 * batch.events.len() + 4 * batch.quarantine.len(),
-            Self::Release(understood) => 2 + 12 * understood.len(),
-        }
+        const PAGE: usize = 4096;
+        let (members, bytes): (usize, usize) = match self {
+            Self::Commit(batch) => {
+                let events = batch.events.iter().map(|event| event.verified.body().len());
+                let quarantine = batch.quarantine.iter().map(|body| body.verified.body().len());
+                (batch.events.len() + batch.quarantine.len(), events.chain(quarantine).sum())
+            }
+            Self::Release(understood) => (2 * understood.len(), 0),
+        };
+        2 + 3 * members + bytes / PAGE
     }
 }
 
 async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
     let mut committed = Committed::nothing_of(batch);
-    let leaders: Vec<_> = batch.leaders().collect();
+    let mut leaders: Vec<_> = batch.leaders().collect();
+    let known = known(connection, &leaders).await?;
+    leaders.retain(|leader| !known.contains(leader.id()));
     for rows in chunks(&leaders) {
-        for row in upsert(rows).build().fetch_all(&mut *connection).await? {
-            committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
-        }
+        bind_rows(rows).execute(&mut *connection).await?;
+    }
+    for row in leaders {
+        committed.stands(batch, row.id(), row.times);
     }
     for quarantine in chunks(&batch.quarantine) {
         upsert_quarantine(quarantine).build().execute(&mut *connection).await?;
     }
     settle(connection, batch, committed).await
+}
+
+/// The deliveries that have a row. Nobody else writes meanwhile, and to ask for few rows costs less than to be told of
+/// each one written.
+async fn known(
+    connection: &mut SqliteConnection,
+    leaders: &[&FoldedEvent],
+) -> Result<HashSet<DeliveryId>, sqlx::Error> {
+    let mut known = HashSet::new();
+    for rows in chunks(leaders) {
+        let mut statement = sqlx::query(KNOWN.for_rows(rows.len()));
+        for row in rows {
+            statement = statement.bind(row.id().as_str());
+        }
+        for row in statement.fetch_all(&mut *connection).await? {
+            known.insert(rows::id(&row, "id")?);
+        }
+    }
+    Ok(known)
 }
 
 /// Merges the events that met another one of their delivery.
@@ -172,54 +207,75 @@ async fn release(
     insert(connection, &Batch::fold(released).0).await
 }
 
+/// Rows in one statement at most.
+const MOST_ROWS: usize = 64;
+
+/// How many numbers of rows [`chunks`] makes.
+const SIZES: usize = MOST_ROWS.ilog2() as usize + 1;
+
 /// Rows for one statement: as many as the greatest power of two that there are, so that few different statements
 /// are prepared, and each once.
 fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    const MOST: usize = 64;
     std::iter::from_fn(move || {
-        let size = 1 << rows.len().min(MOST).checked_ilog2()?;
+        let size = 1 << rows.len().min(MOST_ROWS).checked_ilog2()?;
         let (chunk, rest) = rows.split_at(size);
         rows = rest;
         Some(chunk)
     })
 }
 
-/// Each delivery's leader, where it is the first or the same again. A row that holds another event is left as it is,
-/// and missing in the answer.
-fn upsert(rows: &[&FoldedEvent]) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new(
-        "INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at,
-            received_at, listed_at, source, standing, kind, body, signature, times) ",
-    );
-    sql.push_values(rows, |mut values, row| {
+/// A statement that takes any number of rows, written once for each number that [`chunks`] makes.
+struct Rows {
+    before: &'static str,
+    each: &'static str,
+    after: &'static str,
+    written: [OnceLock<String>; SIZES],
+}
+
+impl Rows {
+    const fn new(before: &'static str, each: &'static str, after: &'static str) -> Self {
+        Self { before, each, after, written: [const { OnceLock::new() }; SIZES] }
+    }
+
+    fn for_rows(&'static self, rows: usize) -> AssertSqlSafe<&'static str> {
+        let place = &self.written[rows.ilog2() as usize];
+        let write = || [self.before, &vec![self.each; rows].join(", "), self.after].concat();
+        AssertSqlSafe(place.get_or_init(write))
+    }
+}
+
+static KNOWN: Rows = Rows::new("SELECT id FROM deliveries WHERE id IN (", "?", ")");
+
+static INSERT: Rows = Rows::new(
+    // OR ROLLBACK: a statement that could be taken back alone would first copy each page that it changes.
+    "INSERT OR ROLLBACK INTO deliveries (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
+        listed_at, source, standing, kind, body, signature, times) VALUES ",
+    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "",
+);
+
+/// New rows.
+fn bind_rows<'a>(rows: &[&'a FoldedEvent]) -> Query<'a, Db, SqliteArguments> {
+    rows.iter().fold(sqlx::query(INSERT.for_rows(rows.len())), |statement, row| {
         let told = &row.event.told;
-        values
-            .push_bind(told.id.as_str())
-            .push_bind(told.phone.reveal())
-            .push_bind(told.carrier.as_str())
-            .push_bind(told.status.as_str())
-            .push_bind(told.cost.to_string())
-            .push_bind(told.error_code.as_deref())
-            .push_bind(told.created_at.map(|time| time.micros()))
-            .push_bind(told.completed_at.map(|time| time.micros()))
-            .push_bind(told.received_at.micros())
-            .push_bind(told.listed_at().micros())
-            .push_bind(told.source.as_str())
-            .push_bind(told.standing.as_bytes().as_slice())
-            .push_bind(row.event.kind.as_str())
-            .push_bind(row.verified.body().as_ref())
-            .push_bind(row.verified.signature().as_bytes().as_slice())
-            .push_bind(rows::integer(row.times));
-    });
-    sql.push(
-        " ON CONFLICT (id) DO UPDATE SET
-            times = known.times + excluded.times,
-            signature = min(known.signature, excluded.signature),
-            received_at = min(known.received_at, excluded.received_at)
-        WHERE known.standing = excluded.standing
-        RETURNING id, times",
-    );
-    sql
+        statement
+            .bind(told.id.as_str())
+            .bind(told.phone.reveal())
+            .bind(told.carrier.as_str())
+            .bind(told.status.as_str())
+            .bind(told.cost.to_string())
+            .bind(told.error_code.as_deref())
+            .bind(told.created_at.map(|time| time.micros()))
+            .bind(told.completed_at.map(|time| time.micros()))
+            .bind(told.received_at.micros())
+            .bind(told.listed_at().micros())
+            .bind(told.source.as_str())
+            .bind(told.standing.as_bytes().as_slice())
+            .bind(row.event.kind.as_str())
+            .bind(row.verified.body().as_ref())
+            .bind(row.verified.signature().as_bytes().as_slice())
+            .bind(rows::integer(row.times))
+    })
 }
 
 const ROW: &str = "
@@ -351,7 +407,7 @@ mod tests {
         for length in 0..300 {
             let rows: Vec<usize> = (0..length).collect();
             assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
-            assert!(chunks(&rows).all(|chunk| chunk.len().is_power_of_two() && chunk.len() <= 64));
+            assert!(chunks(&rows).all(|chunk| chunk.len().is_power_of_two() && chunk.len() <= MOST_ROWS));
         }
     }
 }
