@@ -12,18 +12,22 @@ use std::{
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     task::JoinHandle,
+    time::timeout_at,
 };
 
 use crate::{
     batch::{Batch, Outcome},
     event::Arrival,
-    metrics::{Counted, Metrics},
+    metrics::Metrics,
     store::{Store, StoreError},
 };
 
 /// After the store was found unavailable, for this long nothing is tried and all is refused at once: a database
 /// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// At most so often is it logged what was committed: a line costs a lone event a third of its way.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// How much may wait and how much is committed together.
 #[derive(Debug, Clone)]
@@ -62,7 +66,6 @@ struct Waiting {
     answer: oneshot::Sender<Answer>,
     /// Room in the queue, given back once the commit is over.
     room: OwnedSemaphorePermit,
-    _counted: Counted,
 }
 
 impl Writer {
@@ -78,6 +81,7 @@ impl Writer {
             batch: options.batch,
             away: None,
             broken: false,
+            log: Log::default(),
         };
         (Self { queue, bytes, metrics }, tokio::spawn(commits.run(waiting)))
     }
@@ -90,9 +94,11 @@ impl Writer {
         let bytes = u32::try_from(arrival.verified.body().len()).map_err(|_| QueueFull)?;
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
         let (answer, receiver) = oneshot::channel();
-        let waiting =
-            Waiting { arrival, answer, room, _counted: Counted::in_gauge(&self.metrics.queue_depth) };
-        self.queue.try_send(waiting).map_err(|_| QueueFull)?;
+        self.metrics.queue_depth.inc();
+        if self.queue.try_send(Waiting { arrival, answer, room }).is_err() {
+            self.metrics.queue_depth.dec();
+            return Err(QueueFull);
+        }
         Ok(receiver)
     }
 
@@ -114,6 +120,7 @@ struct GroupCommit {
     batch: usize,
     away: Option<Away>,
     broken: bool,
+    log: Log,
 }
 
 /// The store is unavailable.
@@ -132,12 +139,21 @@ enum Failure {
 
 impl GroupCommit {
     async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        let mut waiting = Vec::with_capacity(self.batch);
-        while queue.recv_many(&mut waiting, self.batch).await > 0 {
-            let (arrivals, senders): (Vec<_>, Vec<_>) =
-                waiting.drain(..).map(|one| (one.arrival, (one.answer, one.room))).unzip();
+        while let Some(waiting) = self.next(&mut queue).await {
+            let (mut arrivals, mut senders) =
+                (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+            let mut room: Option<OwnedSemaphorePermit> = None;
+            for one in waiting {
+                arrivals.push(one.arrival);
+                senders.push(one.answer);
+                match &mut room {
+                    Some(room) => room.merge(one.room),
+                    None => room = Some(one.room),
+                }
+            }
+            self.metrics.queue_depth.dec_by(i64::try_from(senders.len()).unwrap_or(i64::MAX));
             let answers = self.commit(arrivals).await;
-            for ((sender, _room), answer) in senders.into_iter().zip(answers) {
+            for (sender, answer) in senders.into_iter().zip(answers) {
                 // A sender that hung up is no reason not to have committed.
                 let _ = sender.send(answer);
             }
@@ -146,6 +162,21 @@ impl GroupCommit {
                 return;
             }
         }
+        self.log.write();
+    }
+
+    /// All that waits, up to the most that is committed together; `None` when nobody can hand over any more.
+    async fn next(&mut self, queue: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
+        let mut waiting = Vec::with_capacity(self.batch.min(queue.len().max(1)));
+        if let Some(due) = self.log.due
+            && timeout_at(due.into(), queue.recv_many(&mut waiting, self.batch)).await.is_err()
+        {
+            self.log.write();
+        }
+        if waiting.is_empty() {
+            queue.recv_many(&mut waiting, self.batch).await;
+        }
+        (!waiting.is_empty()).then_some(waiting)
     }
 
     async fn commit(&mut self, arrivals: Vec<Arrival>) -> Vec<Answer> {
@@ -154,7 +185,7 @@ impl GroupCommit {
         let quarantined = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
         let answers = match self.attempt(&batch).await {
             Ok(outcomes) => {
-                report(&batch, &outcomes);
+                self.log.report(&batch, &outcomes);
                 let events: Vec<Answer> = outcomes.into_iter().map(Ok).collect();
                 places.answers(&events, &quarantined)
             }
@@ -208,7 +239,7 @@ impl GroupCommit {
             let batch = Batch::of_event(event);
             events.push(match self.attempt(&batch).await {
                 Ok(outcomes) => {
-                    report(&batch, &outcomes);
+                    self.log.report(&batch, &outcomes);
                     Ok(outcomes[0])
                 }
                 Err(Failure::NotKept) => Err(NotKept),
@@ -224,7 +255,7 @@ impl GroupCommit {
     async fn quarantine(&mut self, batch: Batch) -> Answer {
         match self.attempt(&batch).await {
             Ok(outcomes) => {
-                report(&batch, &outcomes);
+                self.log.report(&batch, &outcomes);
                 Ok(Outcome::Quarantined)
             }
             Err(Failure::NotKept) => Err(NotKept),
@@ -236,22 +267,52 @@ impl GroupCommit {
     }
 }
 
-/// Logs what was committed: a line an event at `debug`, one at `info` for a batch, a warning for each body that was
-/// not understood.
-fn report(batch: &Batch, outcomes: &[Outcome]) {
-    for body in &batch.quarantine {
-        let reason = body.reason.code();
-        let detail = body.reason.to_string();
-        tracing::warn!(reason, detail, digest = ?body.verified.digest(), "quarantined: verified, but not understood");
+/// What was committed and not yet logged.
+#[derive(Default)]
+struct Log {
+    new: usize,
+    older: usize,
+    repeated: usize,
+    /// When to write the next line, if there is anything to write.
+    due: Option<Instant>,
+    written: Option<Instant>,
+}
+
+impl Log {
+    /// Logs what was committed: a line an event at `debug`, one a second at most at `info` for all of them, a warning
+    /// for each body that was not understood.
+    fn report(&mut self, batch: &Batch, outcomes: &[Outcome]) {
+        for body in &batch.quarantine {
+            let reason = body.reason.code();
+            let detail = body.reason.to_string();
+            tracing::warn!(reason, detail, digest = ?body.verified.digest(), "quarantined: verified, but not understood");
+        }
+        for (event, outcome) in batch.events.iter().zip(outcomes) {
+            let (id, told) = (event.event.told.id.as_str(), &event.event.told);
+            let status = told.status.as_str();
+            tracing::debug!(id, status, carrier = told.carrier, phone = %told.phone, ?outcome, times = event.times, "event");
+            match outcome {
+                Outcome::New => self.new += 1,
+                Outcome::Kept => self.older += 1,
+                Outcome::Seen | Outcome::Quarantined => self.repeated += 1,
+            }
+        }
+        if outcomes.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let due = *self.due.get_or_insert_with(|| self.written.map_or(now, |written| written + LOG_PAUSE));
+        if due <= now {
+            self.write();
+        }
     }
-    for (event, outcome) in batch.events.iter().zip(outcomes) {
-        let (id, told) = (event.event.told.id.as_str(), &event.event.told);
-        let status = told.status.as_str();
-        tracing::debug!(id, status, carrier = told.carrier, phone = %told.phone, ?outcome, times = event.times, "event");
-    }
-    let count = |wanted| outcomes.iter().filter(|outcome| **outcome == wanted).count();
-    let (new, older, repeated) = (count(Outcome::New), count(Outcome::Kept), count(Outcome::Seen));
-    if !outcomes.is_empty() {
-        tracing::info!(new, older, repeated, "committed");
+
+    /// Writes what there is to write.
+    fn write(&mut self) {
+        let Self { new, older, repeated, due, .. } = std::mem::take(self);
+        self.written = Some(Instant::now());
+        if due.is_some() {
+            tracing::info!(new, older, repeated, "committed");
+        }
     }
 }
