@@ -72,6 +72,14 @@ impl Load {
         }
     }
 
+    /// Events a second, if that is fixed.
+    pub(crate) fn rate(self) -> Option<u32> {
+        match self {
+            Self::Closed(_) => None,
+            Self::Open(rate) => Some(rate),
+        }
+    }
+
     fn arguments(self) -> Vec<String> {
         match self {
             Self::Closed(connections) => vec![format!("--connections={connections}")],

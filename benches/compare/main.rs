@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod measure;
 mod peer;
+mod plot;
 mod process;
 mod processor;
 mod receivers;
@@ -110,6 +111,7 @@ fn main() -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| path.display().to_string())
     };
     write("results.csv", results.as_csv())?;
+    write("results.svg", plot::svg(&results, &machine)?)?;
     println!("{machine}\n{} rounds of {} s each\n", plan.rounds, plan.seconds);
     print!("{}", table::tables(&results));
     Ok(())

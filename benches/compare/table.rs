@@ -16,27 +16,26 @@ pub(crate) fn tables(results: &Results) -> String {
         let _ = writeln!(text, "{load}: {}", load.describe());
         let _ = writeln!(
             text,
-            "  {:<14}{:>10}{:>10}{:>10}{:>11}  | ms of processor per 1,000: {:>8}{:>10}{:>8}  | {:>6}",
-            "", "events/s", "p50 ms", "p99 ms", "p99.9 ms", "server", "database", "flood", "MiB"
+            "  {:<14}{:>9}{:>10}{:>10}{:>10}{:>11}{:>13}{:>10}{:>7}",
+            "", "events/s", "p50 ms", "p99 ms", "p99.9 ms", "server ms*", "database ms*", "flood ms*", "MiB"
         );
         for peer in results.peers() {
             let Some(it) = results.median(peer.name, load) else { continue };
-            let _ = writeln!(
-                text,
-                "  {:<14}{:>10.0}{:>10.2}{:>10.2}{:>11.2}  | {:>26} {:>8.1}{:>10.1}{:>8.1}  | {:>6.1}",
-                peer.name,
-                it.events_per_second,
-                it.p50_ms,
-                it.p99_ms,
-                it.p999_ms,
-                "",
-                it.server_ms,
-                it.database_ms,
-                it.flood_ms,
-                it.memory_mib
-            );
+            let Figures { events_per_second, p50_ms, p99_ms, p999_ms, server_ms, database_ms, .. } = it;
+            let Figures { flood_ms, memory_mib, .. } = it;
+            let _ = write!(text, "  {:<14}{events_per_second:>9.0}{p50_ms:>10.2}{p99_ms:>10.2}", peer.name);
+            let _ = write!(text, "{p999_ms:>10.2}{server_ms:>11.1}{database_ms:>13.1}{flood_ms:>10.1}");
+            let _ = writeln!(text, "{memory_mib:>7.1}");
         }
         text.push('\n');
+    }
+    text += "* processor time for 1,000 events; MiB: the most memory that the server had\n";
+    if results.dropped_turns > 0 {
+        let _ = writeln!(
+            text,
+            "{} turns were dropped, for all peers, since others took too much of the machine",
+            results.dropped_turns
+        );
     }
     text + &ratios(results)
 }
@@ -75,5 +74,5 @@ fn ratios(results: &Results) -> String {
             let _ = writeln!(text, "{ratio:>6.2}  {what}");
         }
     }
-    if text.is_empty() { text } else { format!("At {HIGHEST}, unless it says otherwise:\n{text}") }
+    if text.is_empty() { text } else { format!("\nAt {HIGHEST}, unless it says otherwise:\n{text}") }
 }
