@@ -55,8 +55,8 @@ struct Plan {
     #[arg(long, value_name = "LOAD,…", value_delimiter = ',', default_values_t = load::USUAL)]
     loads: Vec<Load>,
     /// The share of the machine, in percent, that other processes may take.
-    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
-    others: u8,
+    #[arg(long, value_name = "PERCENT", default_value_t = 20.0)]
+    others: f64,
     /// Once for a second each, whatever others take: to see whether everything works.
     #[arg(long)]
     quick: bool,
@@ -79,7 +79,7 @@ struct Plan {
 impl Plan {
     fn adjust(mut self) -> Self {
         if self.quick {
-            (self.rounds, self.seconds, self.others) = (1, 1, 100);
+            (self.rounds, self.seconds, self.others) = (1, 1, 100.0);
         }
         if self.only.is_empty() {
             self.only = PEERS.iter().filter(|peer| !peer.extra).collect();
@@ -132,6 +132,7 @@ fn measure_all(plan: &Plan, bench: &mut Bench<'_>) -> anyhow::Result<Results> {
                     results.dropped_turns < turns,
                     "others take too much of this machine, again and again"
                 );
+                bench.wait_for_quiet(plan.others)?;
             }
         }
     }
@@ -157,7 +158,7 @@ fn turn(
             figures.events_per_second, figures.p99_ms
         );
         runs.push(Run { round, peer, load, figures });
-        if others > f64::from(plan.others) {
+        if others > plan.others {
             eprintln!("  more than {} %: the turn is dropped for all peers", plan.others);
             results.dropped.extend(runs);
             results.dropped_turns += 1;

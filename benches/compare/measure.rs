@@ -4,6 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, id},
+    thread,
     time::Duration,
 };
 
@@ -22,6 +23,10 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// How long the disk may take to have everything.
 const SYNC: Duration = Duration::from_secs(60);
+
+/// How often others are looked at, and how many times, until they take little.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOKS: u32 = 60;
 
 /// What runs need.
 pub(crate) struct Bench<'a> {
@@ -50,6 +55,19 @@ pub(crate) struct Figures {
 }
 
 impl Bench<'_> {
+    /// Waits until others take less than so many percent of the machine, but not for ever.
+    pub(crate) fn wait_for_quiet(&self, percent: f64) -> anyhow::Result<()> {
+        for _ in 0..LOOKS {
+            let before = Moment::now()?;
+            thread::sleep(LOOK);
+            let us = id().cast_signed();
+            if Moment::now()?.since(&before, us, us, self.postmaster).others * 100.0 <= percent {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts a peer, floods it, and looks that it has what it acknowledged.
     pub(crate) fn run(&mut self, peer: &Peer, load: Load) -> anyhow::Result<Figures> {
         let folder = self.folder.join("run");
