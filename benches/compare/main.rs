@@ -111,9 +111,13 @@ fn main() -> anyhow::Result<()> {
         fs::write(&path, text).with_context(|| path.display().to_string())
     };
     write("results.csv", results.as_csv())?;
+    let too_much = "others took too much of this machine, again and again";
+    ensure!(!results.kept.is_empty(), "{too_much}");
     write("results.svg", plot::svg(&results, &machine)?)?;
     println!("{machine}\n{} rounds of {} s each\n", plan.rounds, plan.seconds);
     print!("{}", table::tables(&results));
+    let wanted = plan.rounds as usize * plan.loads.len() * plan.only.len();
+    ensure!(results.kept.len() == wanted, "{too_much}: that is not all");
     Ok(())
 }
 
@@ -128,10 +132,9 @@ fn measure_all(plan: &Plan, bench: &mut Bench<'_>) -> anyhow::Result<Results> {
         for load in loads {
             while !turn(plan, bench, round, load, &peers, &mut results)? {
                 // As many again as there are to be.
-                ensure!(
-                    results.dropped_turns < turns,
-                    "others take too much of this machine, again and again"
-                );
+                if results.dropped_turns == turns {
+                    return Ok(results);
+                }
                 bench.wait_for_quiet(plan.others)?;
             }
         }
