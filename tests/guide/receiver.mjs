@@ -1,5 +1,5 @@
-// The receiver of the provider's Node.js guide, letter by letter but for what TypeScript needs, the port that it takes
-// and tells, and the last line.
+// The receiver of the provider's Node.js guide, letter by letter but for what TypeScript needs, the port that it is given
+// or takes, and tells, and the last line.
 import crypto from 'node:crypto';
 import express from 'express';
 
@@ -28,7 +28,7 @@ app.post('/webhooks/nexo', express.raw({ type: 'application/json' }), (req, res)
   res.status(200).send('ok');
 });
 
-const server = app.listen(0, '127.0.0.1', () => console.log(server.address().port));
+const server = app.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => console.log(server.address().port));
 
 // Ends with whoever started it.
 process.stdin.resume().on('end', () => process.exit());
