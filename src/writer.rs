@@ -26,6 +26,9 @@ use crate::{
 /// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// So many are committed together whatever else waits: fewer are not worth a sync.
+const WORTH_A_SYNC: usize = 64;
+
 /// At most so often is it logged what was committed: a line costs a lone event a third of its way.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
@@ -81,6 +84,7 @@ impl Writer {
             batch: options.batch,
             away: None,
             broken: false,
+            last: 0,
             log: Log::default(),
         };
         (Self { queue, bytes, metrics }, tokio::spawn(commits.run(waiting)))
@@ -120,6 +124,8 @@ struct GroupCommit {
     batch: usize,
     away: Option<Away>,
     broken: bool,
+    /// Arrivals in the last commit.
+    last: usize,
     log: Log,
 }
 
@@ -165,17 +171,23 @@ impl GroupCommit {
         self.log.write();
     }
 
-    /// All that waits, up to the most that is committed together; `None` when nobody can hand over any more.
+    /// What is to be committed next; `None` when nobody can hand over any more.
+    ///
+    /// It is all that waits, but when that is more than the last commit held, about half of both: senders who wait
+    /// for their answers would otherwise end up in one batch, and stand idle while the database works and the other
+    /// way round. With two batches of a size, one is on its way while the other is committed.
     async fn next(&mut self, queue: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
-        let mut waiting = Vec::with_capacity(self.batch.min(queue.len().max(1)));
+        let limit = (self.last + queue.len()).div_ceil(2).max(WORTH_A_SYNC).min(self.batch);
+        let mut waiting = Vec::with_capacity(limit);
         if let Some(due) = self.log.due
-            && timeout_at(due.into(), queue.recv_many(&mut waiting, self.batch)).await.is_err()
+            && timeout_at(due.into(), queue.recv_many(&mut waiting, limit)).await.is_err()
         {
             self.log.write();
         }
         if waiting.is_empty() {
-            queue.recv_many(&mut waiting, self.batch).await;
+            queue.recv_many(&mut waiting, limit).await;
         }
+        self.last = waiting.len();
         (!waiting.is_empty()).then_some(waiting)
     }
 
