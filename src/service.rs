@@ -25,6 +25,7 @@ use crate::{
         Store, StoreError,
         open::{Location, open},
     },
+    summary,
     writer::{self, Writer},
 };
 
@@ -99,10 +100,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
+    let summing = tokio::spawn(summary::run(Arc::clone(&store), told.clone()));
     let router = http::router(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
-    Ok(Running { address, stop, readiness, serving, committing, store })
+    Ok(Running { address, stop, readiness, serving, committing, summing, store })
 }
 
 /// A started service.
@@ -112,6 +114,7 @@ pub struct Running {
     readiness: Readiness,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
+    summing: JoinHandle<()>,
     store: Arc<dyn Store>,
 }
 
@@ -141,6 +144,11 @@ impl Running {
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
+        // Nothing is lost if it is cut off: what it had not kept is summed up another time.
+        let summing = self.summing.abort_handle();
+        if timeout_at(deadline, self.summing).await.is_err() {
+            summing.abort();
+        }
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
     }

@@ -9,14 +9,16 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Postgres, is_conflict, is_stale, meaning, rows};
+use super::{Postgres, hours::set_back, is_conflict, is_stale, meaning, rows};
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
+    clock::Timestamp,
     event::Arrival,
     signature::Verified,
     store::{
         StoreError,
         committed::{Committed, Settling},
+        hours::to_set_back,
     },
 };
 
@@ -75,15 +77,16 @@ impl Postgres {
 
     async fn run(&self, work: Work<'_>, connection: &mut PgConnection) -> Result<Committed, sqlx::Error> {
         let named = self.named_statements();
-        if let (Work::Upsert(batch), true) = (work, named) {
+        let old = work.old_hours();
+        if let (Work::Upsert(batch), true, true) = (work, named, old.is_empty()) {
             // A statement alone is a transaction.
-            return upsert(connection, batch, true).await;
+            return upsert(connection, batch, &old, true).await;
         }
         self.begin(connection, self.options.commit_timeout).await?;
         let done = match work {
-            Work::Upsert(batch) => upsert(connection, batch, named).await,
-            Work::Settle(batch, committed) => settle(connection, batch, committed, named).await,
-            Work::Release(understood) => release(connection, understood, named).await,
+            Work::Upsert(batch) => upsert(connection, batch, &old, named).await,
+            Work::Settle(batch, committed) => settle(connection, batch, committed, &old, named).await,
+            Work::Release(understood) => release(connection, understood, &old, named).await,
         };
         // Nothing is ever committed after an error: the server would roll back and call it a success.
         let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -102,11 +105,32 @@ enum Work<'a> {
     Release(&'a [Arrival]),
 }
 
-async fn upsert(connection: &mut PgConnection, batch: &Batch, named: bool) -> Result<Committed, sqlx::Error> {
+impl Work<'_> {
+    /// The hours to set back first, as far as its events tell.
+    fn old_hours(self) -> Vec<Timestamp> {
+        match self {
+            Self::Upsert(batch) | Self::Settle(batch, _) => {
+                to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
+            }
+            Self::Release(understood) => {
+                let events = understood.iter().filter_map(|arrival| arrival.meaning.as_ref().ok());
+                to_set_back(events.map(|event| event.told.listed_at()))
+            }
+        }
+    }
+}
+
+async fn upsert(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    old_hours: &[Timestamp],
+    named: bool,
+) -> Result<Committed, sqlx::Error> {
     let mut committed = Committed::nothing_of(batch);
     if batch.events.is_empty() {
         return Ok(committed);
     }
+    set_back(connection, old_hours, named).await?;
     let leaders: Vec<_> = batch.leaders().collect();
     for row in bind_rows(sqlx::query(UPSERT), &leaders).persistent(named).fetch_all(connection).await? {
         committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
@@ -118,13 +142,21 @@ async fn settle(
     connection: &mut PgConnection,
     batch: &Batch,
     committed: &Committed,
+    old_hours: &[Timestamp],
     named: bool,
 ) -> Result<Committed, sqlx::Error> {
+    // Before the rows are locked, as in the first step, so that the two don't wait for each other.
+    set_back(connection, old_hours, named).await?;
     let mut settling = Settling::after(batch, committed);
     let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
+    let mut listed = Vec::with_capacity(ids.len());
     for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
+        listed.push(rows::time(&row, "listed_at")?);
         settling.settle(rows::row(&row)?);
     }
+    // Of an event that names another time than the one that its delivery is listed at.
+    let more: Vec<_> = to_set_back(listed.into_iter()).into_iter().filter(|hour| !old_hours.contains(hour)).collect();
+    set_back(connection, &more, named).await?;
     let older = settling.older();
     if !older.is_empty() {
         let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
@@ -152,6 +184,7 @@ async fn settle(
 async fn release(
     connection: &mut PgConnection,
     understood: &[Arrival],
+    old_hours: &[Timestamp],
     named: bool,
 ) -> Result<Committed, sqlx::Error> {
     let digests: Vec<_> = understood.iter().map(|arrival| digest(&arrival.verified)).collect();
@@ -165,8 +198,8 @@ async fn release(
         deleted.remove(&arrival.verified.digest()).map(|times| Arrival { times, ..arrival.clone() })
     });
     let batch = Batch::fold(released.collect()).0;
-    let committed = upsert(connection, &batch, named).await?;
-    settle(connection, &batch, &committed, named).await
+    let committed = upsert(connection, &batch, old_hours, named).await?;
+    settle(connection, &batch, &committed, old_hours, named).await
 }
 
 /// The one statement of most commits. Rows are locked in the batch's order, so that replicas whose batches overlap
@@ -185,8 +218,8 @@ WHERE known.standing = EXCLUDED.standing
 RETURNING id, times";
 
 const LOCK: &str = "
-SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
-    body, signature, substring(standing FROM 11) AS digest, times
+SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source, standing,
+    kind, body, signature, substring(standing FROM 11) AS digest, times
 FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 /// All but the id, and the time by which a delivery is listed.

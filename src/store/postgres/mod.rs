@@ -6,6 +6,7 @@
 mod commit;
 mod connect;
 mod explain;
+mod hours;
 mod migrate;
 mod read;
 mod rows;
@@ -19,10 +20,12 @@ use tokio::sync::Mutex;
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
+    hours::Due,
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
 };
 use crate::{
     batch::{Batch, Outcome},
+    clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
     secret::Secret,
@@ -108,6 +111,10 @@ impl Store for Postgres {
 
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
         self.read_stats(question).await
+    }
+
+    async fn sum_up(&self, due: &Due) -> Result<Option<Timestamp>, StoreError> {
+        self.sum_up_next(due).await
     }
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {

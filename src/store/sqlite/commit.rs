@@ -3,13 +3,18 @@
 use sqlx::{Connection, QueryBuilder, Row, Sqlite as Db, SqliteConnection};
 use tokio::time::timeout;
 
-use super::{Sqlite, connect, rows};
+use super::{
+    Sqlite, connect,
+    hours::{Claimed, set_back},
+    rows,
+};
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
     event::Arrival,
     store::{
         StoreError,
         committed::{Committed, Settling},
+        hours::to_set_back,
     },
 };
 
@@ -63,7 +68,7 @@ impl Sqlite {
 
     /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
     /// rolled back by itself, and closing rolls back in any case.
-    async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
+    pub(super) async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
         self.trust()?;
         let whole = async {
             let mut slot = self.writer.lock().await;
@@ -90,9 +95,11 @@ impl Sqlite {
 
 /// What is done in one transaction.
 #[derive(Clone, Copy)]
-enum Work<'a> {
+pub(super) enum Work<'a> {
     Commit(&'a Batch),
     Release(&'a [Arrival]),
+    /// A step of it; no event is committed by it.
+    SumUp(Claimed<'a>),
 }
 
 impl Work<'_> {
@@ -102,6 +109,10 @@ impl Work<'_> {
         let done = match self {
             Self::Commit(batch) => insert(connection, batch).await?,
             Self::Release(understood) => release(connection, understood).await?,
+            Self::SumUp(claimed) => {
+                claimed.run(connection).await?;
+                Committed::nothing_of(&Batch::default())
+            }
         };
         sqlx::query("COMMIT").execute(connection).await?;
         Ok(done)
@@ -112,6 +123,7 @@ impl Work<'_> {
         match self {
             Self::Commit(batch) => 2 + 8 * batch.events.len() + 4 * batch.quarantine.len(),
             Self::Release(understood) => 2 + 12 * understood.len(),
+            Self::SumUp(claimed) => claimed.pages(),
         }
     }
 }
@@ -119,6 +131,7 @@ impl Work<'_> {
 async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Committed, sqlx::Error> {
     let mut committed = Committed::nothing_of(batch);
     let leaders: Vec<_> = batch.leaders().collect();
+    set_back(connection, &to_set_back(leaders.iter().map(|row| row.event.told.listed_at()))).await?;
     for rows in chunks(&leaders) {
         for row in upsert(rows).build().fetch_all(&mut *connection).await? {
             committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
@@ -137,10 +150,13 @@ async fn settle(
     committed: Committed,
 ) -> Result<Committed, sqlx::Error> {
     let mut settling = Settling::after(batch, &committed);
+    let mut listed = Vec::new();
     for id in committed.unsettled(batch) {
         let row = sqlx::query(ROW).bind(id.as_str()).fetch_one(&mut *connection).await?;
+        listed.push(rows::time(&row, "listed_at")?);
         settling.settle(rows::row(&row)?);
     }
+    set_back(connection, &to_set_back(listed.into_iter())).await?;
     let mut kept = Vec::new();
     for events in chunks(&settling.older()) {
         kept.extend(upsert_older(events).build().fetch_all(&mut *connection).await?);
@@ -174,7 +190,7 @@ async fn release(
 
 /// Rows for one statement: as many as the greatest power of two that there are, so that few different statements
 /// are prepared, and each once.
-fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+pub(super) fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     const MOST: usize = 64;
     std::iter::from_fn(move || {
         let size = 1 << rows.len().min(MOST).checked_ilog2()?;
@@ -223,8 +239,8 @@ fn upsert(rows: &[&FoldedEvent]) -> QueryBuilder<Db> {
 }
 
 const ROW: &str = "
-    SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
-        body, signature, substr(standing, 11) AS digest, times
+    SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
+        standing, kind, body, signature, substr(standing, 11) AS digest, times
     FROM deliveries WHERE id = ?";
 
 /// Writes a row anew: all but its id, and the time by which it is listed.

@@ -1,0 +1,55 @@
+//! Hours that are over are summed up in the background, so that statistics are fast however many deliveries there are.
+//!
+//! Lives here: when, and for how much of the time. Does not: which hours, and how (`store`). Every replica does it, and
+//! statistics are right whether or not it is done.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    clock::Timestamp,
+    store::{Store, StoreError, hours::Due},
+};
+
+/// How long after a round the next begins. An hour is due half an hour after its end: no minute matters.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Sums up, round after round, until it is told to stop or nobody is left to tell.
+pub async fn run<T>(store: Arc<dyn Store>, mut stop: Receiver<T>) {
+    let (mut noted, mut failing) = (Timestamp::EARLIEST, false);
+    while !told_within(EVERY, &mut stop).await {
+        let mut due = Due::at(Timestamp::now(), noted);
+        match round(&*store, &mut due, &mut stop).await {
+            Ok(true) => (noted, failing) = (due.until, false),
+            Ok(false) => return,
+            Err(error) if failing => tracing::debug!(%error, "still no hour can be summed up"),
+            Err(error) => {
+                tracing::warn!(%error, "an hour could not be summed up: statistics may be slow until it is");
+                failing = true;
+            }
+        }
+    }
+}
+
+/// Sums up each hour that is due; answers whether it came to the end before it was told to stop.
+async fn round<T>(store: &dyn Store, due: &mut Due, stop: &mut Receiver<T>) -> Result<bool, StoreError> {
+    loop {
+        let begun = Instant::now();
+        let Some(hour) = store.sum_up(due).await? else { return Ok(true) };
+        let took = begun.elapsed();
+        tracing::debug!(%hour, seconds = took.as_secs_f64(), "an hour was summed up");
+        *due = due.after(hour);
+        // As long as it took: the database has half its time for others, also where there are years to sum up.
+        if told_within(took, stop).await {
+            return Ok(false);
+        }
+    }
+}
+
+async fn told_within<T>(time: Duration, stop: &mut Receiver<T>) -> bool {
+    timeout(time, stop.changed()).await.is_ok()
+}
