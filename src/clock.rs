@@ -76,7 +76,8 @@ impl Timestamp {
     #[must_use]
     pub fn hours_before(self, hours: u32) -> Self {
         let earlier = self.micros() - i64::from(hours) * 3_600_000_000;
-        Self::from_micros(earlier.max(Self::EARLIEST.micros())).expect("not before the year 1, and not after `self`")
+        Self::from_micros(earlier.max(Self::EARLIEST.micros()))
+            .expect("not before the year 1, and not after `self`")
     }
 
     fn truncate(time: OffsetDateTime) -> Self {

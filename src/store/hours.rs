@@ -95,7 +95,12 @@ mod tests {
 
     #[test]
     fn hours_are_set_back_once_and_in_order() {
-        let times = ["1969-12-31T23:59:59.999999Z", "1970-01-01T00:00:00Z", "1969-12-31T23:00:00Z", "0001-01-01T00:59:00Z"];
+        let times = [
+            "1969-12-31T23:59:59.999999Z",
+            "1970-01-01T00:00:00Z",
+            "1969-12-31T23:00:00Z",
+            "0001-01-01T00:59:00Z",
+        ];
         let later = Timestamp::from_micros(Timestamp::now().micros() + HOUR_MICROS).unwrap();
         let times = times.map(at).into_iter().chain([later, Timestamp::now()]);
         let hours = ["0001-01-01T00:00:00Z", "1969-12-31T23:00:00Z", "1970-01-01T00:00:00Z"].map(at);

@@ -155,7 +155,8 @@ async fn settle(
         settling.settle(rows::row(&row)?);
     }
     // Of an event that names another time than the one that its delivery is listed at.
-    let more: Vec<_> = to_set_back(listed.into_iter()).into_iter().filter(|hour| !old_hours.contains(hour)).collect();
+    let more: Vec<_> =
+        to_set_back(listed.into_iter()).into_iter().filter(|hour| !old_hours.contains(hour)).collect();
     set_back(connection, &more, named).await?;
     let older = settling.older();
     if !older.is_empty() {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    delivery::Status,
     store::{StoreError, hours::Due},
 };
 
@@ -111,11 +112,13 @@ ON CONFLICT (hour) DO UPDATE SET claim = EXCLUDED.claim WHERE NOT hours.summed";
 /// deliveries to the next, for as long as they have one.
 fn next() -> String {
     let first = |since: &str| {
-        let first = |status| {
-            format!("(SELECT MIN(listed_at) FROM deliveries WHERE status = '{status}' AND listed_at >= {since})")
-        };
-        let [sent, delivered, failed] = ["sent", "delivered", "failed"].map(first);
-        format!("date_trunc('hour', LEAST({sent}, {delivered}, {failed}) AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'")
+        let first = Status::ALL.map(|status| {
+            let status = status.as_str();
+            format!(
+                "(SELECT MIN(listed_at) FROM deliveries WHERE status = '{status}' AND listed_at >= {since})"
+            )
+        });
+        format!("date_trunc('hour', LEAST({}) AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'", first.join(", "))
     };
     format!(
         "WITH RECURSIVE walk (hour) AS (SELECT {}

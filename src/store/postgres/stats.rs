@@ -46,20 +46,28 @@ fn key(by: Option<GroupBy>) -> &'static str {
 /// one state of the database, so that each delivery is counted either way and once.
 pub(super) fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
     let (from, to) = (question.from.date_time(), question.to.date_time());
-    let mut sql = QueryBuilder::new("WITH summed AS MATERIALIZED (SELECT hour FROM hours WHERE summed AND hour >= ");
+    let mut sql =
+        QueryBuilder::new("WITH summed AS MATERIALIZED (SELECT hour FROM hours WHERE summed AND hour >= ");
     sql.push_bind(from).push(" AND hour <= ").push_bind(to).push(" - interval '1 hour'), gaps AS (");
-    sql.push("SELECT LAG(hour + interval '1 hour', 1, ").push_bind(from).push(") OVER (ORDER BY hour) AS since, hour");
-    sql.push(" AS until FROM summed UNION ALL SELECT COALESCE(MAX(hour) + interval '1 hour', ").push_bind(from);
+    sql.push("SELECT LAG(hour + interval '1 hour', 1, ")
+        .push_bind(from)
+        .push(") OVER (ORDER BY hour) AS since, hour");
+    sql.push(" AS until FROM summed UNION ALL SELECT COALESCE(MAX(hour) + interval '1 hour', ")
+        .push_bind(from);
     sql.push("), ").push_bind(to).push(" FROM summed)");
 
-    sql.push(" SELECT ").push(key(question.by)).push(" AS key, status, cost, second, MAX(longest) AS longest");
+    sql.push(" SELECT ")
+        .push(key(question.by))
+        .push(" AS key, status, cost, second, MAX(longest) AS longest");
     sql.push(", SUM(count)::bigint AS count FROM (SELECT hour AS listed_at, carrier, status, error_code, cost, second");
     sql.push(", longest, count FROM hour_counts JOIN summed USING (hour) WHERE hour >= ").push_bind(from);
     sql.push(" AND hour <= ").push_bind(to).push(" - interval '1 hour') AS hourly GROUP BY 1, 2, 3, 4");
 
     sql.push(" UNION ALL SELECT single.* FROM gaps CROSS JOIN LATERAL (SELECT ").push(key(question.by));
     sql.push(" AS key, status, cost, ").push(COUNTED).push(OF_ANY_STATUS);
-    sql.push(" AND listed_at >= since AND listed_at < until GROUP BY 1, 2, 3, 4) AS single WHERE since < until");
+    sql.push(
+        " AND listed_at >= since AND listed_at < until GROUP BY 1, 2, 3, 4) AS single WHERE since < until",
+    );
     sql
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    delivery::Status,
     store::{StoreError, hours::Due},
 };
 
@@ -62,7 +63,8 @@ impl Sqlite {
     /// See [`crate::store::Store::sum_up`]. What takes long is done by a connection that only reads.
     pub(super) async fn sum_up_next(&self, due: &Due) -> Result<Option<Timestamp>, StoreError> {
         let found = self.ask_within(PATIENCE, next(due)).await?;
-        let Some(hour) = found.first().map(|row| rows::time(row, "hour")).transpose().map_err(meaning)? else {
+        let Some(hour) = found.first().map(|row| rows::time(row, "hour")).transpose().map_err(meaning)?
+        else {
             return Ok(None);
         };
         let claim = Uuid::new_v4();
@@ -145,21 +147,33 @@ fn insert(hour: i64, counts: &[Alike]) -> QueryBuilder<Db> {
 /// The first hour of those that were set back, and of those that have deliveries and no row yet: from one hour with
 /// deliveries to the next, for as long as they have one.
 fn next(due: &Due) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("WITH RECURSIVE walk (since, first) AS (SELECT since, ");
-    sql.push(FIRST).push(" FROM (SELECT ").push_bind(due.from.max(due.noted).micros()).push(" AS since)");
-    sql.push(" UNION ALL SELECT since, ").push(FIRST).push(" FROM (SELECT ").push(HOUR_OF_FIRST);
-    sql.push(" + 3600000000 AS since FROM walk WHERE first < ").push_bind(due.until.micros());
-    sql.push(" AND EXISTS (SELECT 1 FROM hours WHERE hour = ").push(HOUR_OF_FIRST).push(")))");
-    sql.push(" SELECT hour FROM (SELECT ").push(HOUR_OF_FIRST).push(" AS hour FROM walk");
-    sql.push(" WHERE NOT EXISTS (SELECT 1 FROM hours WHERE hour = ").push(HOUR_OF_FIRST);
-    sql.push(") UNION ALL SELECT MIN(hour) FROM hours WHERE NOT summed AND hour >= ").push_bind(due.from.micros());
-    sql.push(") WHERE hour < ").push_bind(due.until.micros()).push(" ORDER BY hour LIMIT 1");
+    // Of the walk's present place, which is the time of an hour's first delivery.
+    const HOUR: &str = "(first - (first % 3600000000 + 3600000000) % 3600000000)";
+    let (from, until) = (due.from.micros(), due.until.micros());
+    let mut sql = QueryBuilder::new("WITH RECURSIVE walk (first) AS (SELECT ");
+    first(&mut sql, |sql| {
+        sql.push_bind(from.max(due.noted.micros()));
+    });
+    sql.push(" UNION ALL SELECT ");
+    first(&mut sql, |sql| {
+        sql.push(HOUR).push(" + 3600000000");
+    });
+    sql.push(" FROM walk WHERE first < ").push_bind(until);
+    sql.push(" AND EXISTS (SELECT 1 FROM hours WHERE hour = ").push(HOUR).push("))");
+    sql.push(" SELECT hour FROM (SELECT ").push(HOUR).push(" AS hour FROM walk");
+    sql.push(" WHERE NOT EXISTS (SELECT 1 FROM hours WHERE hour = ").push(HOUR);
+    sql.push(") UNION ALL SELECT MIN(hour) FROM hours WHERE NOT summed AND hour >= ").push_bind(from);
+    sql.push(") WHERE hour < ").push_bind(until).push(" ORDER BY hour LIMIT 1");
     sql
 }
 
-const FIRST: &str = "(SELECT MIN(listed_at) FROM (
-    SELECT MIN(listed_at) AS listed_at FROM deliveries WHERE status = 'sent' AND listed_at >= since
-    UNION ALL SELECT MIN(listed_at) FROM deliveries WHERE status = 'delivered' AND listed_at >= since
-    UNION ALL SELECT MIN(listed_at) FROM deliveries WHERE status = 'failed' AND listed_at >= since))";
-
-const HOUR_OF_FIRST: &str = "(first - (first % 3600000000 + 3600000000) % 3600000000)";
+/// The time of the first delivery since some time.
+fn first(sql: &mut QueryBuilder<Db>, since: impl Fn(&mut QueryBuilder<Db>)) {
+    for (n, status) in Status::ALL.into_iter().enumerate() {
+        sql.push(if n == 0 { "(SELECT MIN(listed_at) FROM (" } else { " UNION ALL " });
+        sql.push("SELECT MIN(listed_at) AS listed_at FROM deliveries WHERE status = '").push(status.as_str());
+        sql.push("' AND listed_at >= ");
+        since(sql);
+    }
+    sql.push("))");
+}

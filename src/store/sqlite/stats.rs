@@ -51,14 +51,22 @@ fn key(by: Option<GroupBy>) -> &'static str {
 pub(super) fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
     let (from, to) = (question.from.micros(), question.to.micros());
     let last = to.saturating_sub(HOUR_MICROS);
-    let mut sql = QueryBuilder::new("WITH summed AS MATERIALIZED (SELECT hour FROM hours WHERE summed AND hour >= ");
-    sql.push_bind(from).push(" AND hour <= ").push_bind(last).push("), gaps AS (SELECT LAG(hour + 3600000000, 1, ");
+    let mut sql =
+        QueryBuilder::new("WITH summed AS MATERIALIZED (SELECT hour FROM hours WHERE summed AND hour >= ");
+    sql.push_bind(from)
+        .push(" AND hour <= ")
+        .push_bind(last)
+        .push("), gaps AS (SELECT LAG(hour + 3600000000, 1, ");
     sql.push_bind(from).push(") OVER (ORDER BY hour) AS since, hour AS until FROM summed");
     sql.push(" UNION ALL SELECT COALESCE(MAX(hour) + 3600000000, ").push_bind(from).push("), ").push_bind(to);
     sql.push(" FROM summed)");
 
-    sql.push(" SELECT ").push(key(question.by)).push(" AS key, status, cost, second, MAX(longest) AS longest");
-    sql.push(", SUM(count) AS count FROM (SELECT hour AS listed_at, carrier, status, error_code, cost, second");
+    sql.push(" SELECT ")
+        .push(key(question.by))
+        .push(" AS key, status, cost, second, MAX(longest) AS longest");
+    sql.push(
+        ", SUM(count) AS count FROM (SELECT hour AS listed_at, carrier, status, error_code, cost, second",
+    );
     sql.push(", longest, count FROM summed CROSS JOIN hour_counts USING (hour)) GROUP BY 1, 2, 3, 4");
 
     // A CROSS JOIN keeps its order.
