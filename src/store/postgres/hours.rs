@@ -133,11 +133,14 @@ fn next() -> String {
     )
 }
 
+/// A conflict is with another who sums up the same hour, and tells that the claim is gone: what whoever it is now with
+/// finds here was committed before it was claimed, and deleted a moment ago.
 fn keep() -> String {
     format!(
         "INSERT INTO hour_counts (hour, part, carrier, status, error_code, cost, second, longest, count)
         SELECT $1, row_number() OVER (), alike.* FROM (
             SELECT carrier, status, error_code, cost, {COUNTED} {OF_ANY_STATUS}
-            AND listed_at >= $1 AND listed_at < $1 + interval '1 hour' GROUP BY 1, 2, 3, 4, 5) AS alike"
+            AND listed_at >= $1 AND listed_at < $1 + interval '1 hour' GROUP BY 1, 2, 3, 4, 5) AS alike
+        ON CONFLICT (hour, part) DO NOTHING"
     )
 }
