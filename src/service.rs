@@ -100,7 +100,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
-    let summing = tokio::spawn(summary::run(Arc::clone(&store), told.clone()));
+    let summing = Summing::start(Arc::clone(&store));
     let router = http::router(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, router, &options.http, metrics, told).await });
@@ -114,7 +114,7 @@ pub struct Running {
     readiness: Readiness,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
-    summing: JoinHandle<()>,
+    summing: Summing,
     store: Arc<dyn Store>,
 }
 
@@ -144,12 +144,30 @@ impl Running {
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
-        // Nothing is lost if it is cut off: what it had not kept is summed up another time.
-        let summing = self.summing.abort_handle();
-        if timeout_at(deadline, self.summing).await.is_err() {
-            summing.abort();
-        }
+        self.summing.stop(deadline).await;
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
+    }
+}
+
+/// The background task that sums up hours.
+struct Summing {
+    /// Dropped, it tells the task to end.
+    going_on: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Summing {
+    fn start(store: Arc<dyn Store>) -> Self {
+        let (going_on, told) = watch::channel(());
+        Self { going_on, task: tokio::spawn(summary::run(store, told)) }
+    }
+
+    /// Nothing is lost if it is cut off: what it has not kept by then is summed up another time.
+    async fn stop(mut self, deadline: Instant) {
+        drop(self.going_on);
+        if timeout_at(deadline, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }

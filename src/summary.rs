@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch::Receiver,
+    sync::watch,
     time::{Instant, timeout},
 };
 
@@ -19,11 +19,11 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Sums up, round after round, until it is told to stop or nobody is left to tell.
-pub async fn run<T>(store: Arc<dyn Store>, mut stop: Receiver<T>) {
+pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
     let (mut noted, mut failing) = (Timestamp::EARLIEST, false);
     while !told_within(EVERY, &mut stop).await {
-        let mut due = Due::at(Timestamp::now(), noted);
-        match round(&*store, &mut due, &mut stop).await {
+        let due = Due::at(Timestamp::now(), noted);
+        match round(&*store, due, &mut stop).await {
             Ok(true) => (noted, failing) = (due.until, false),
             Ok(false) => return,
             Err(error) if failing => tracing::debug!(%error, "still no hour can be summed up"),
@@ -36,13 +36,20 @@ pub async fn run<T>(store: Arc<dyn Store>, mut stop: Receiver<T>) {
 }
 
 /// Sums up each hour that is due; answers whether it came to the end before it was told to stop.
-async fn round<T>(store: &dyn Store, due: &mut Due, stop: &mut Receiver<T>) -> Result<bool, StoreError> {
+///
+/// # Errors
+/// [`StoreError`]; the hours before that one are summed up.
+pub async fn round(
+    store: &dyn Store,
+    mut due: Due,
+    stop: &mut watch::Receiver<()>,
+) -> Result<bool, StoreError> {
     loop {
         let begun = Instant::now();
-        let Some(hour) = store.sum_up(due).await? else { return Ok(true) };
+        let Some(hour) = store.sum_up(&due).await? else { return Ok(true) };
         let took = begun.elapsed();
         tracing::debug!(%hour, seconds = took.as_secs_f64(), "an hour was summed up");
-        *due = due.after(hour);
+        due = due.after(hour);
         // As long as it took: the database has half its time for others, also where there are years to sum up.
         if told_within(took, stop).await {
             return Ok(false);
@@ -50,6 +57,6 @@ async fn round<T>(store: &dyn Store, due: &mut Due, stop: &mut Receiver<T>) -> R
     }
 }
 
-async fn told_within<T>(time: Duration, stop: &mut Receiver<T>) -> bool {
+async fn told_within(time: Duration, stop: &mut watch::Receiver<()>) -> bool {
     timeout(time, stop.changed()).await.is_ok()
 }

@@ -11,8 +11,9 @@ use nexo_receiver::{
         hours::Due,
         query::{GroupBy, Stats, StatsQuestion},
     },
+    summary,
 };
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use super::{DELIVERED, FAILED, SENT, Told, at, folded, keep};
 use crate::support::database::{Database, on_each_store};
@@ -197,7 +198,11 @@ async fn sums_are_right_while_two_replicas_commit_and_sum_up(database: Database)
                     commits.commit(&folded(some_events(&mut random, 3_000))).await.unwrap();
                 }
             });
-            tasks.spawn(async move { drop(sum_up(&*sums).await) });
+            tasks.spawn(async move {
+                let (_going_on, mut stop) = watch::channel(());
+                let due = Due::at(Timestamp::now(), Timestamp::EARLIEST);
+                assert!(summary::round(&*sums, due, &mut stop).await.unwrap());
+            });
         }
         tasks.join_all().await;
         // Whatever was summed up, and whatever was set back since.
