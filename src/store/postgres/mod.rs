@@ -40,7 +40,7 @@ pub struct Options {
     pub pgbouncer: bool,
     /// Whether migrations take an advisory lock; Postgres-compatible engines may lack them.
     pub migration_lock: bool,
-    /// The most connections for questions; the writer has one more of its own.
+    /// The most connections for questions; the writer has one more of its own, and so has summing up, while it lasts.
     pub read_connections: u32,
     /// How long opening a connection may take.
     pub connect_timeout: Duration,
