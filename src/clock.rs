@@ -11,15 +11,18 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(OffsetDateTime);
 
-/// The first microsecond of the year 1.
-const EARLIEST_MICROS: i64 = -62_135_596_800_000_000;
-
 /// The text is no point in time that can be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an RFC 3339 time in the years 1 to 9999, such as 2026-05-26T10:00:00Z")]
 pub struct InvalidTimestamp;
 
 impl Timestamp {
+    /// The first microsecond of the year 1.
+    pub const EARLIEST: Self = match OffsetDateTime::from_unix_timestamp(-62_135_596_800) {
+        Ok(time) => Self(time),
+        Err(_) => panic!("the library has negative years too"),
+    };
+
     /// The time by this machine's clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
@@ -73,7 +76,8 @@ impl Timestamp {
     #[must_use]
     pub fn hours_before(self, hours: u32) -> Self {
         let earlier = self.micros() - i64::from(hours) * 3_600_000_000;
-        Self::from_micros(earlier.max(EARLIEST_MICROS)).expect("not before the year 1, and not after `self`")
+        Self::from_micros(earlier.max(Self::EARLIEST.micros()))
+            .expect("not before the year 1, and not after `self`")
     }
 
     fn truncate(time: OffsetDateTime) -> Self {

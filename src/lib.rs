@@ -30,6 +30,9 @@ pub mod store;
 pub mod metrics;
 pub mod writer;
 
+// Beside the way: hours that are over, for statistics.
+pub mod summary;
+
 // bytes in, answers out
 pub mod http;
 

@@ -25,6 +25,7 @@ use crate::{
         Store, StoreError,
         open::{Location, open},
     },
+    summary,
     writer::{self, Writer},
 };
 
@@ -99,10 +100,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
+    let summing = Summing::start(Arc::clone(&store));
     let site = http::site(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
-    Ok(Running { address, stop, readiness, serving, committing, store })
+    Ok(Running { address, stop, readiness, serving, committing, summing, store })
 }
 
 /// A started service.
@@ -112,6 +114,7 @@ pub struct Running {
     readiness: Readiness,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
+    summing: Summing,
     store: Arc<dyn Store>,
 }
 
@@ -141,7 +144,30 @@ impl Running {
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
+        self.summing.stop(deadline).await;
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
+    }
+}
+
+/// The background task that sums up hours.
+struct Summing {
+    /// Dropped, it tells the task to end.
+    going_on: watch::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Summing {
+    fn start(store: Arc<dyn Store>) -> Self {
+        let (going_on, told) = watch::channel(());
+        Self { going_on, task: tokio::spawn(summary::run(store, told)) }
+    }
+
+    /// Nothing is lost if it is cut off: what it has not kept by then is summed up another time.
+    async fn stop(mut self, deadline: Instant) {
+        drop(self.going_on);
+        if timeout_at(deadline, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }

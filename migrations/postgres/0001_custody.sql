@@ -61,3 +61,30 @@ CREATE TABLE quarantine (
 );
 
 CREATE INDEX quarantine_by_time ON quarantine (received_at, digest);
+
+-- The hours of `deliveries.listed_at` that statistics know of. Who changes what is counted of an hour that is long over
+-- first sets it back here, in the same transaction, so that it is summed up anew.
+CREATE TABLE hours (
+    hour   timestamptz NOT NULL PRIMARY KEY,
+    -- Who was the last to begin to sum it up, if nothing of it has changed since.
+    claim  bytea,
+    -- Whether `hour_counts` has all of it.
+    summed boolean NOT NULL
+);
+
+CREATE INDEX hours_to_sum_up ON hours (hour) WHERE NOT summed;
+
+-- The deliveries of an hour, those counted together that are alike in all that statistics tell apart.
+CREATE TABLE hour_counts (
+    hour       timestamptz NOT NULL,
+    part       bigint NOT NULL,
+    carrier    text COLLATE "C" NOT NULL,
+    status     text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    error_code text COLLATE "C",
+    cost       numeric NOT NULL,
+    -- The whole seconds from `created_at` to `completed_at`, and the longest of these times; none for those under way.
+    second     bigint,
+    longest    interval,
+    count      bigint NOT NULL,
+    PRIMARY KEY (hour, part)
+);

@@ -59,3 +59,30 @@ CREATE TABLE quarantine (
 ) STRICT;
 
 CREATE INDEX quarantine_by_time ON quarantine (received_at, digest);
+
+-- The hours of `deliveries.listed_at` that statistics know of. Who changes what is counted of an hour that is long over
+-- first sets it back here, in the same transaction, so that it is summed up anew.
+CREATE TABLE hours (
+    hour   INTEGER NOT NULL PRIMARY KEY,
+    -- Who was the last to begin to sum it up, if nothing of it has changed since.
+    claim  BLOB,
+    -- Whether `hour_counts` has all of it.
+    summed INTEGER NOT NULL CHECK (summed IN (0, 1))
+) STRICT;
+
+CREATE INDEX hours_to_sum_up ON hours (hour) WHERE NOT summed;
+
+-- The deliveries of an hour, those counted together that are alike in all that statistics tell apart.
+CREATE TABLE hour_counts (
+    hour       INTEGER NOT NULL,
+    part       INTEGER NOT NULL,
+    carrier    TEXT NOT NULL,
+    status     TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
+    error_code TEXT,
+    cost       TEXT NOT NULL,
+    -- The whole seconds from `created_at` to `completed_at`, and the longest of these times; none for those under way.
+    second     INTEGER,
+    longest    INTEGER,
+    count      INTEGER NOT NULL,
+    PRIMARY KEY (hour, part)
+) STRICT, WITHOUT ROWID;

@@ -125,6 +125,7 @@ mod tests {
         signature::{Digest, Signature, Verified},
         store::{
             Evidence,
+            hours::Due,
             query::{ListDeliveries, Page, Stats, StatsQuestion},
         },
     };
@@ -185,6 +186,9 @@ mod tests {
             unreachable!()
         }
         async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {
+            unreachable!()
+        }
+        async fn sum_up(&self, _: &Due) -> Result<Option<Timestamp>, StoreError> {
             unreachable!()
         }
         async fn ready(&self) -> Result<(), StoreError> {

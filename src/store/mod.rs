@@ -4,6 +4,7 @@
 //! of the crate. Does not: HTTP, waiting senders, the merge rule (`delivery`), retry policy (`writer`).
 
 mod committed;
+pub mod hours;
 mod migration;
 pub mod open;
 pub mod postgres;
@@ -20,6 +21,7 @@ use crate::{
     event::Arrival,
     signature::Verified,
 };
+use hours::Due;
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
 
 /// What a database does for the service. Both implementations pass one suite of tests, `tests/it/store`.
@@ -59,6 +61,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counts, rates and times over a range of time.
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError>;
+
+    /// Sums up the first hour that is due and has not been summed up since it last changed, so that [`Store::stats`]
+    /// need not count its deliveries; harmless when several replicas do it at once. Answers which hour; `None` when
+    /// there is none. It does not hold up commits.
+    async fn sum_up(&self, due: &Due) -> Result<Option<Timestamp>, StoreError>;
 
     /// A page of what was verified and not understood, newest first.
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError>;

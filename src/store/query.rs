@@ -270,10 +270,12 @@ pub struct Figures {
     pub seconds: Option<Percentiles>,
 }
 
-/// Percentiles by the nearest rank: each is a value that occurred.
+/// Percentiles by the nearest rank, to the second: each is a duration that occurred, the longest of those that have as
+/// many whole seconds as the exact one. Where the provider's times are whole seconds that is the exact one; else it
+/// may be up to a second too long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentiles {
-    /// Half took no longer.
+    /// Half took no longer, by the whole second; likewise the others.
     pub p50: f64,
     /// 95 in 100 took no longer.
     pub p95: f64,

@@ -1,11 +1,10 @@
 //! Statistics, folded from counts that a database has grouped.
 //!
 //! Lives here: sums and percentiles, the same for both databases. Does not: SQL. Durations come counted by the whole
-//! second, with the shortest and the longest of each, so that what is carried over does not grow with the number of
-//! deliveries. That settles every percentile if a second's durations are all alike, as they are where the provider's
-//! times are whole seconds; the few seconds for which it doesn't are asked for again, duration by duration.
+//! second, with the longest of each, so that what is carried over does not grow with the number of deliveries. The
+//! longest duration of the second that holds a percentile's rank is taken for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     StoreError,
@@ -31,8 +30,6 @@ pub(super) struct Counted {
 pub(super) struct Second {
     /// Which second.
     pub(super) second: i64,
-    /// The shortest duration.
-    pub(super) shortest: i64,
     /// The longest duration.
     pub(super) longest: i64,
 }
@@ -47,16 +44,8 @@ pub(super) struct Tally {
 #[derive(Default)]
 struct Part {
     figures: Figures,
-    seconds: BTreeMap<i64, Durations>,
-}
-
-#[derive(Default)]
-struct Durations {
-    count: u64,
-    shortest: i64,
-    longest: i64,
-    /// Each duration with its count; empty while they weren't asked for.
-    each: BTreeMap<i64, u64>,
+    /// Of each second how many took so long, and the longest of them.
+    seconds: BTreeMap<i64, (u64, i64)>,
 }
 
 impl Tally {
@@ -72,34 +61,13 @@ impl Tally {
         }
     }
 
-    /// The seconds of which a percentile needs each duration.
-    pub(super) fn unsettled(&self) -> BTreeSet<i64> {
-        self.parts().flat_map(|part| RANKS.iter().filter_map(|percent| part.find(*percent)?.err())).collect()
-    }
-
-    /// Adds one duration of an unsettled second.
-    pub(super) fn refine(&mut self, key: &Option<String>, second: i64, duration: i64, count: u64) {
-        for part in [Some(&mut self.total), self.groups.get_mut(key)].into_iter().flatten() {
-            if let Some(durations) = part.seconds.get_mut(&second) {
-                *durations.each.entry(duration).or_default() += count;
-            }
-        }
-    }
-
     /// The figures; those of groups if they are wanted.
     pub(super) fn stats(self, grouped: bool) -> Stats {
         let groups = if grouped { self.groups } else { BTreeMap::new() };
         let group = |(key, part): (_, Part)| Group { key, figures: part.figures() };
         Stats { total: self.total.figures(), groups: groups.into_iter().map(group).collect() }
     }
-
-    fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.groups.values().chain([&self.total])
-    }
 }
-
-/// The percentiles asked for.
-const RANKS: [u64; 3] = [50, 95, 99];
 
 impl Part {
     fn add(&mut self, counted: &Counted) -> Result<(), StoreError> {
@@ -113,63 +81,33 @@ impl Part {
             .cost
             .plus_times(counted.cost, counted.count)
             .ok_or_else(|| StoreError::Corrupt("costs whose sum needs more than 28 digits".into()))?;
-        if let Some(took) = &counted.took {
-            self.seconds.entry(took.second).or_default().add(took, counted.count);
+        if let Some(Second { second, longest }) = counted.took {
+            let known = self.seconds.entry(second).or_insert((0, longest));
+            *known = (known.0 + counted.count, known.1.max(longest));
         }
         Ok(())
     }
 
     fn figures(self) -> Figures {
-        let percentile = |percent| self.find(percent).map(|found| found.unwrap_or_default());
-        let seconds = (percentile(RANKS[0]), percentile(RANKS[1]), percentile(RANKS[2]));
-        let seconds = match seconds {
-            (Some(p50), Some(p95), Some(p99)) => {
-                Some(Percentiles { p50: in_seconds(p50), p95: in_seconds(p95), p99: in_seconds(p99) })
-            }
+        let percentile = |percent| self.percentile(percent).map(in_seconds);
+        let seconds = match (percentile(50), percentile(95), percentile(99)) {
+            (Some(p50), Some(p95), Some(p99)) => Some(Percentiles { p50, p95, p99 }),
             _ => None,
         };
         Figures { seconds, ..self.figures }
     }
 
-    /// The duration that `percent` in 100 do not exceed, by the nearest rank; the second it is in, if that is all
-    /// that can be said so far; `None` if nothing took any time.
-    fn find(&self, percent: u64) -> Option<Result<i64, i64>> {
-        let all: u64 = self.seconds.values().map(|durations| durations.count).sum();
+    /// What `percent` in 100 do not exceed, by the nearest rank; `None` if nothing took any time.
+    fn percentile(&self, percent: u64) -> Option<i64> {
+        let all: u64 = self.seconds.values().map(|(count, _)| count).sum();
         let mut rank = (u128::from(all) * u128::from(percent)).div_ceil(100);
-        for (second, durations) in &self.seconds {
-            if rank <= u128::from(durations.count) {
-                return Some(durations.find(rank).ok_or(*second));
-            }
-            rank -= u128::from(durations.count);
-        }
-        None
-    }
-}
-
-impl Durations {
-    fn add(&mut self, took: &Second, count: u64) {
-        let first = self.count == 0;
-        self.shortest = if first { took.shortest } else { self.shortest.min(took.shortest) };
-        self.longest = if first { took.longest } else { self.longest.max(took.longest) };
-        self.count += count;
-    }
-
-    /// The duration of this rank, counted from 1; `None` if it takes each duration to know.
-    fn find(&self, mut rank: u128) -> Option<i64> {
-        if rank == 1 || self.shortest == self.longest {
-            return Some(self.shortest);
-        }
-        if rank == u128::from(self.count) {
-            return Some(self.longest);
-        }
-        for (duration, count) in &self.each {
+        for (count, longest) in self.seconds.values() {
             if rank <= u128::from(*count) {
-                return Some(*duration);
+                return Some(*longest);
             }
             rank -= u128::from(*count);
         }
-        // Deliveries moved between the two questions: the longest is near enough, and did occur.
-        (!self.each.is_empty()).then_some(self.longest)
+        None
     }
 }
 
@@ -184,37 +122,30 @@ mod tests {
 
     use super::*;
 
-    /// What `percentile_disc` gives.
-    fn nearest_rank(sorted: &[i64], percent: usize) -> i64 {
-        sorted[(sorted.len() * percent).div_ceil(100) - 1]
+    /// What `percentile_disc` gives, and after it the longest of the same second.
+    fn nearest_rank(sorted: &[i64], percent: usize) -> f64 {
+        let exact = sorted[(sorted.len() * percent).div_ceil(100) - 1];
+        let second = |micros: i64| micros.div_euclid(1_000_000);
+        in_seconds(*sorted.iter().rfind(|micros| second(**micros) == second(exact)).unwrap())
     }
 
     proptest! {
         #[test]
         fn percentiles_are_those_of_the_sorted_durations(
-            durations in vec((0u8..3, -3_000_000i64..6_000_000, prop::bool::ANY), 1..60),
+            durations in vec((0u8..3, -3_000_000i64..6_000_000), 1..60),
         ) {
-            let durations: Vec<(String, i64)> = durations
-                .into_iter()
-                .map(|(key, micros, whole)| (key.to_string(), if whole { micros / 1_000_000 * 1_000_000 } else { micros }))
-                .collect();
             let mut tally = Tally::default();
-            for (key, micros) in &durations {
-                let took = Second { second: micros / 1_000_000, shortest: *micros, longest: *micros };
-                let counted =
-                    Counted { key: Some(key.clone()), status: Status::Failed, cost: Money::ZERO, took: Some(took), count: 1 };
-                tally.add(&counted).unwrap();
-            }
-            let unsettled = tally.unsettled();
-            for (key, micros) in durations.iter().filter(|(_, micros)| unsettled.contains(&(micros / 1_000_000))) {
-                tally.refine(&Some(key.clone()), micros / 1_000_000, *micros, 1);
+            for (key, longest) in &durations {
+                let took = Some(Second { second: longest.div_euclid(1_000_000), longest: *longest });
+                let key = Some(key.to_string());
+                tally.add(&Counted { key, status: Status::Failed, cost: Money::ZERO, took, count: 1 }).unwrap();
             }
             let stats = tally.stats(true);
             let expect = |wanted: Option<&String>| {
-                let mut sorted: Vec<i64> =
-                    durations.iter().filter(|(key, _)| wanted.is_none_or(|wanted| wanted == key)).map(|(_, m)| *m).collect();
+                let of = durations.iter().filter(|(key, _)| wanted.is_none_or(|wanted| *wanted == key.to_string()));
+                let mut sorted: Vec<i64> = of.map(|(_, micros)| *micros).collect();
                 sorted.sort_unstable();
-                let percentile = |percent| in_seconds(nearest_rank(&sorted, percent));
+                let percentile = |percent| nearest_rank(&sorted, percent);
                 Some(Percentiles { p50: percentile(50), p95: percentile(95), p99: percentile(99) })
             };
             prop_assert_eq!(stats.total.seconds, expect(None));

@@ -1,22 +1,26 @@
-//! Commits: the only statements that write deliveries, older events and quarantine.
+//! Commits: in which order transactions write deliveries, older events and quarantine.
 
 use std::collections::HashMap;
 
-use sqlx::{
-    PgConnection, Postgres as Db,
-    postgres::{PgArguments, PgRow},
-    query::Query,
-};
+use sqlx::{PgConnection, postgres::PgRow};
 use tokio::time::timeout;
 
-use super::{Postgres, is_conflict, is_stale, meaning, rows};
+use super::{
+    Postgres,
+    hours::set_back,
+    is_conflict, is_stale, meaning, rows,
+    statements::{
+        LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, bind_older, bind_quarantine, bind_rows, digest,
+    },
+};
 use crate::{
-    batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
+    batch::{Batch, Outcome},
+    clock::Timestamp,
     event::Arrival,
-    signature::Verified,
     store::{
         StoreError,
         committed::{Committed, Settling},
+        hours::to_set_back,
     },
 };
 
@@ -75,15 +79,16 @@ impl Postgres {
 
     async fn run(&self, work: Work<'_>, connection: &mut PgConnection) -> Result<Committed, sqlx::Error> {
         let named = self.named_statements();
-        if let (Work::Upsert(batch), true) = (work, named) {
+        let old = work.old_hours();
+        if let (Work::Upsert(batch), true, true) = (work, named, old.is_empty()) {
             // A statement alone is a transaction.
-            return upsert(connection, batch, true).await;
+            return upsert(connection, batch, &old, true).await;
         }
         self.begin(connection, self.options.commit_timeout).await?;
         let done = match work {
-            Work::Upsert(batch) => upsert(connection, batch, named).await,
-            Work::Settle(batch, committed) => settle(connection, batch, committed, named).await,
-            Work::Release(understood) => release(connection, understood, named).await,
+            Work::Upsert(batch) => upsert(connection, batch, &old, named).await,
+            Work::Settle(batch, committed) => settle(connection, batch, committed, &old, named).await,
+            Work::Release(understood) => release(connection, understood, &old, named).await,
         };
         // Nothing is ever committed after an error: the server would roll back and call it a success.
         let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
@@ -102,11 +107,32 @@ enum Work<'a> {
     Release(&'a [Arrival]),
 }
 
-async fn upsert(connection: &mut PgConnection, batch: &Batch, named: bool) -> Result<Committed, sqlx::Error> {
+impl Work<'_> {
+    /// The hours to set back first, as far as its events tell.
+    fn old_hours(self) -> Vec<Timestamp> {
+        match self {
+            Self::Upsert(batch) | Self::Settle(batch, _) => {
+                to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
+            }
+            Self::Release(understood) => {
+                let events = understood.iter().filter_map(|arrival| arrival.meaning.as_ref().ok());
+                to_set_back(events.map(|event| event.told.listed_at()))
+            }
+        }
+    }
+}
+
+async fn upsert(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    old_hours: &[Timestamp],
+    named: bool,
+) -> Result<Committed, sqlx::Error> {
     let mut committed = Committed::nothing_of(batch);
     if batch.events.is_empty() {
         return Ok(committed);
     }
+    set_back(connection, old_hours, named).await?;
     let leaders: Vec<_> = batch.leaders().collect();
     for row in bind_rows(sqlx::query(UPSERT), &leaders).persistent(named).fetch_all(connection).await? {
         committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
@@ -118,13 +144,22 @@ async fn settle(
     connection: &mut PgConnection,
     batch: &Batch,
     committed: &Committed,
+    old_hours: &[Timestamp],
     named: bool,
 ) -> Result<Committed, sqlx::Error> {
+    // Before the rows are locked, as in the first step, so that the two don't wait for each other.
+    set_back(connection, old_hours, named).await?;
     let mut settling = Settling::after(batch, committed);
     let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
+    let mut listed = Vec::with_capacity(ids.len());
     for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
+        listed.push(rows::time(&row, "listed_at")?);
         settling.settle(rows::row(&row)?);
     }
+    // Of an event that names another time than the one that its delivery is listed at.
+    let more: Vec<_> =
+        to_set_back(listed.into_iter()).into_iter().filter(|hour| !old_hours.contains(hour)).collect();
+    set_back(connection, &more, named).await?;
     let older = settling.older();
     if !older.is_empty() {
         let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
@@ -152,6 +187,7 @@ async fn settle(
 async fn release(
     connection: &mut PgConnection,
     understood: &[Arrival],
+    old_hours: &[Timestamp],
     named: bool,
 ) -> Result<Committed, sqlx::Error> {
     let digests: Vec<_> = understood.iter().map(|arrival| digest(&arrival.verified)).collect();
@@ -165,114 +201,6 @@ async fn release(
         deleted.remove(&arrival.verified.digest()).map(|times| Arrival { times, ..arrival.clone() })
     });
     let batch = Batch::fold(released.collect()).0;
-    let committed = upsert(connection, &batch, named).await?;
-    settle(connection, &batch, &committed, named).await
-}
-
-/// The one statement of most commits. Rows are locked in the batch's order, so that replicas whose batches overlap
-/// wait for each other. One that holds another event than the batch's is left as it is, and missing in the answer.
-const UPSERT: &str = "
-INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
-    listed_at, source, standing, kind, body, signature, times)
-SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
-    $15::bytea[], $16::bigint[])
-ON CONFLICT (id) DO UPDATE SET
-    times = known.times + EXCLUDED.times,
-    signature = LEAST(known.signature, EXCLUDED.signature),
-    received_at = LEAST(known.received_at, EXCLUDED.received_at)
-WHERE known.standing = EXCLUDED.standing
-RETURNING id, times";
-
-const LOCK: &str = "
-SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
-    body, signature, substring(standing FROM 11) AS digest, times
-FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-
-/// All but the id, and the time by which a delivery is listed.
-const UPDATE: &str = "
-UPDATE deliveries AS known SET
-    phone = new.phone, carrier = new.carrier, status = new.status, cost = new.cost, error_code = new.error_code,
-    created_at = new.created_at, completed_at = new.completed_at, received_at = new.received_at,
-    source = new.source, standing = new.standing, kind = new.kind, body = new.body, signature = new.signature,
-    times = new.times
-FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
-    $15::bytea[], $16::bigint[]) AS new (id, phone, carrier, status, cost, error_code, created_at, completed_at,
-    received_at, listed_at, source, standing, kind, body, signature, times)
-WHERE known.id = new.id";
-
-const UPSERT_OLDER: &str = "
-INSERT INTO older_events AS known (delivery_id, digest, body, signature, kind, status, source, received_at, times)
-SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
-    $8::timestamptz[], $9::bigint[])
-ON CONFLICT (delivery_id, digest) DO UPDATE SET
-    times = known.times + EXCLUDED.times,
-    signature = LEAST(known.signature, EXCLUDED.signature),
-    received_at = LEAST(known.received_at, EXCLUDED.received_at)
-RETURNING delivery_id, digest, times";
-
-const QUARANTINE: &str = "
-INSERT INTO quarantine AS known (digest, body, signature, reason, detail, received_at, times)
-SELECT * FROM UNNEST($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
-ON CONFLICT (digest) DO UPDATE SET times = known.times + EXCLUDED.times";
-
-type Statement = Query<'static, Db, PgArguments>;
-
-/// Whole rows of `deliveries`.
-fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
-    statement
-        .bind(column(rows, |row| row.id().as_str()))
-        .bind(column(rows, |row| row.event.told.phone.reveal()))
-        .bind(column(rows, |row| row.event.told.carrier.as_str()))
-        .bind(column(rows, |row| row.event.told.status.as_str()))
-        .bind(column(rows, |row| row.event.told.cost.amount()))
-        .bind(column(rows, |row| row.event.told.error_code.as_deref()))
-        .bind(column(rows, |row| row.event.told.created_at.map(|time| time.date_time())))
-        .bind(column(rows, |row| row.event.told.completed_at.map(|time| time.date_time())))
-        .bind(column(rows, |row| row.event.told.received_at.date_time()))
-        .bind(column(rows, |row| row.event.told.listed_at().date_time()))
-        .bind(column(rows, |row| row.event.told.source.as_str()))
-        .bind(column(rows, |row| row.standing().as_bytes().as_slice()))
-        .bind(column(rows, |row| row.event.kind.as_str()))
-        .bind(column(rows, |row| row.verified.body().as_ref()))
-        .bind(column(rows, |row| signature(&row.verified)))
-        .bind(column(rows, |row| rows::integer(row.times)))
-}
-
-fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> Statement {
-    statement
-        .bind(column(events, |event| event.id().as_str()))
-        .bind(column(events, |event| digest(&event.verified)))
-        .bind(column(events, |event| event.verified.body().as_ref()))
-        .bind(column(events, |event| signature(&event.verified)))
-        .bind(column(events, |event| event.event.kind.as_str()))
-        .bind(column(events, |event| event.event.told.status.as_str()))
-        .bind(column(events, |event| event.event.told.source.as_str()))
-        .bind(column(events, |event| event.event.told.received_at.date_time()))
-        .bind(column(events, |event| rows::integer(event.times)))
-}
-
-fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuarantine]) -> Statement {
-    statement
-        .bind(column(quarantine, |folded| digest(&folded.verified)))
-        .bind(column(quarantine, |folded| folded.verified.body().as_ref()))
-        .bind(column(quarantine, |folded| signature(&folded.verified)))
-        .bind(column(quarantine, |folded| folded.reason.code()))
-        .bind(column(quarantine, |folded| folded.reason.to_string()))
-        .bind(column(quarantine, |folded| folded.received_at.date_time()))
-        .bind(column(quarantine, |folded| rows::integer(folded.times)))
-}
-
-/// One column of many rows.
-fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
-    rows.iter().map(value).collect()
-}
-
-fn digest(verified: &Verified) -> Vec<u8> {
-    verified.digest().as_bytes().to_vec()
-}
-
-fn signature(verified: &Verified) -> Vec<u8> {
-    verified.signature().as_bytes().to_vec()
+    let committed = upsert(connection, &batch, old_hours, named).await?;
+    settle(connection, &batch, &committed, old_hours, named).await
 }

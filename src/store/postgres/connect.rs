@@ -27,6 +27,10 @@ const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) 
 const TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false)";
 
+/// Statistics of a large table look dear to the planner before it knows how little of it is left to count, and
+/// compiling their statement takes longer than answering it. An engine that lacks the setting answers no row.
+const INTERPRETED: &str = "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'";
+
 /// The server gives up a little before we do, so that the error says what it was.
 const IMPATIENCE: f64 = 0.9;
 
@@ -53,11 +57,11 @@ pub(super) fn readers(options: &Options, to: &PgConnectOptions) -> PgPool {
         .after_connect(move |connection, _| {
             let limit = limit.clone();
             Box::pin(async move {
+                // Behind pgbouncer it would be others' session too.
+                let Some(limit) = limit else { return Ok(()) };
                 // So that a question which nobody waits for any more ends on the server too.
-                match limit {
-                    Some(limit) => sqlx::query(TIMEOUTS).bind(limit).execute(connection).await.map(drop),
-                    None => Ok(()),
-                }
+                sqlx::query(TIMEOUTS).bind(limit).execute(&mut *connection).await?;
+                sqlx::raw_sql(INTERPRETED).execute(connection).await.map(drop)
             })
         })
         .connect_lazy_with(to.clone())

@@ -6,9 +6,11 @@
 mod commit;
 mod connect;
 mod explain;
+mod hours;
 mod migrate;
 mod read;
 mod rows;
+mod statements;
 mod stats;
 
 use std::{sync::atomic::AtomicBool, time::Duration};
@@ -19,10 +21,12 @@ use tokio::sync::Mutex;
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
+    hours::Due,
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
 };
 use crate::{
     batch::{Batch, Outcome},
+    clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
     secret::Secret,
@@ -37,7 +41,7 @@ pub struct Options {
     pub pgbouncer: bool,
     /// Whether migrations take an advisory lock; Postgres-compatible engines may lack them.
     pub migration_lock: bool,
-    /// The most connections for questions; the writer has one more of its own.
+    /// The most connections for questions; the writer has one more of its own, and so has summing up, while it lasts.
     pub read_connections: u32,
     /// How long opening a connection may take.
     pub connect_timeout: Duration,
@@ -108,6 +112,10 @@ impl Store for Postgres {
 
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
         self.read_stats(question).await
+    }
+
+    async fn sum_up(&self, due: &Due) -> Result<Option<Timestamp>, StoreError> {
+        self.sum_up_next(due).await
     }
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {

@@ -1,7 +1,5 @@
 //! Statistics: Postgres groups and counts, `tally` makes figures of it.
 
-use std::collections::BTreeSet;
-
 use sqlx::{Error, Postgres as Db, QueryBuilder, Row, postgres::PgRow};
 
 use super::{Postgres, meaning, rows};
@@ -14,9 +12,13 @@ use crate::{
     },
 };
 
-/// The whole second of how long a delivery took.
-const SECOND: &str =
-    "CASE WHEN status <> 'sent' THEN floor(date_part('epoch', completed_at - created_at))::bigint END";
+/// What is counted of deliveries that are alike, and the whole second of how long they took.
+pub(super) const COUNTED: &str = "
+    CASE WHEN status <> 'sent' THEN floor(date_part('epoch', completed_at - created_at))::bigint END AS second,
+    MAX(completed_at - created_at) AS longest, COUNT(*) AS count";
+
+/// All three statuses are named because the index has them before the time.
+pub(super) const OF_ANY_STATUS: &str = " FROM deliveries WHERE status IN ('sent', 'delivered', 'failed')";
 
 impl Postgres {
     /// See [`crate::store::Store::stats`].
@@ -24,12 +26,6 @@ impl Postgres {
         let mut tally = Tally::default();
         for row in self.ask(counts(question)).await? {
             tally.add(&counted(&row, question.by).map_err(meaning)?)?;
-        }
-        let unsettled = tally.unsettled();
-        if !unsettled.is_empty() {
-            for row in self.ask(durations(question, &unsettled)).await? {
-                refine(&mut tally, &row, question.by).map_err(meaning)?;
-            }
         }
         Ok(tally.stats(question.by.is_some()))
     }
@@ -46,65 +42,50 @@ fn key(by: Option<GroupBy>) -> &'static str {
     }
 }
 
+/// Whole hours that are summed up, and the deliveries of the gaps before, between and after them. One statement sees
+/// one state of the database, so that each delivery is counted either way and once.
 pub(super) fn counts(question: &StatsQuestion) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(key(question.by)).push(" AS key, status, cost, ").push(SECOND).push(
-        " AS second, COUNT(*) AS count,
-            MIN(completed_at - created_at) AS shortest, MAX(completed_at - created_at) AS longest",
+    let (from, to) = (question.from.date_time(), question.to.date_time());
+    let mut sql =
+        QueryBuilder::new("WITH summed AS MATERIALIZED (SELECT hour FROM hours WHERE summed AND hour >= ");
+    sql.push_bind(from).push(" AND hour <= ").push_bind(to).push(" - interval '1 hour'), gaps AS (");
+    sql.push("SELECT LAG(hour + interval '1 hour', 1, ")
+        .push_bind(from)
+        .push(") OVER (ORDER BY hour) AS since, hour");
+    sql.push(" AS until FROM summed UNION ALL SELECT COALESCE(MAX(hour) + interval '1 hour', ")
+        .push_bind(from);
+    sql.push("), ").push_bind(to).push(" FROM summed)");
+
+    sql.push(" SELECT ")
+        .push(key(question.by))
+        .push(" AS key, status, cost, second, MAX(longest) AS longest");
+    sql.push(", SUM(count)::bigint AS count FROM (SELECT hour AS listed_at, carrier, status, error_code, cost, second");
+    sql.push(", longest, count FROM hour_counts JOIN summed USING (hour) WHERE hour >= ").push_bind(from);
+    sql.push(" AND hour <= ").push_bind(to).push(" - interval '1 hour') AS hourly GROUP BY 1, 2, 3, 4");
+
+    sql.push(" UNION ALL SELECT single.* FROM gaps CROSS JOIN LATERAL (SELECT ").push(key(question.by));
+    sql.push(" AS key, status, cost, ").push(COUNTED).push(OF_ANY_STATUS);
+    sql.push(
+        " AND listed_at >= since AND listed_at < until GROUP BY 1, 2, 3, 4) AS single WHERE since < until",
     );
-    within(&mut sql, question);
-    sql.push(" GROUP BY 1, 2, 3, 4");
     sql
-}
-
-fn durations(question: &StatsQuestion, seconds: &BTreeSet<i64>) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(key(question.by))
-        .push(" AS key, ")
-        .push(SECOND)
-        .push(" AS second, completed_at - created_at AS duration, COUNT(*) AS count");
-    within(&mut sql, question);
-    let list: Vec<i64> = seconds.iter().copied().collect();
-    sql.push(" AND ").push(SECOND).push(" = ANY(").push_bind(list).push(")");
-    sql.push(" GROUP BY 1, 2, 3");
-    sql
-}
-
-/// All three statuses are named because the index has them before the time.
-fn within(sql: &mut QueryBuilder<Db>, question: &StatsQuestion) {
-    sql.push(" FROM deliveries WHERE status IN ('sent', 'delivered', 'failed') AND listed_at >= ");
-    sql.push_bind(question.from.date_time()).push(" AND listed_at < ").push_bind(question.to.date_time());
 }
 
 fn counted(row: &PgRow, by: Option<GroupBy>) -> Result<Counted, Error> {
-    let took = |second| {
-        Ok::<_, Error>(Second {
-            second,
-            shortest: rows::duration(row, "shortest")?,
-            longest: rows::duration(row, "longest")?,
-        })
+    let took = |second| Ok::<_, Error>(Second { second, longest: rows::duration(row, "longest")? });
+    let key = match by {
+        None => None,
+        Some(GroupBy::Carrier | GroupBy::ErrorCode) => row.try_get("key")?,
+        Some(GroupBy::Hour | GroupBy::Day) => {
+            let time: Timestamp = rows::time(row, "key")?;
+            Some(time.to_string())
+        }
     };
     Ok(Counted {
-        key: read_key(row, by)?,
+        key,
         status: rows::status(row, "status")?,
         cost: rows::money(row, "cost")?,
         took: row.try_get::<Option<i64>, _>("second")?.map(took).transpose()?,
         count: rows::count(row, "count")?,
     })
-}
-
-fn refine(tally: &mut Tally, row: &PgRow, by: Option<GroupBy>) -> Result<(), Error> {
-    let key = read_key(row, by)?;
-    tally.refine(&key, row.try_get("second")?, rows::duration(row, "duration")?, rows::count(row, "count")?);
-    Ok(())
-}
-
-fn read_key(row: &PgRow, by: Option<GroupBy>) -> Result<Option<String>, Error> {
-    match by {
-        None => Ok(None),
-        Some(GroupBy::Carrier | GroupBy::ErrorCode) => row.try_get("key"),
-        Some(GroupBy::Hour | GroupBy::Day) => {
-            rows::time(row, "key").map(|time: Timestamp| Some(time.to_string()))
-        }
-    }
 }

@@ -1,21 +1,24 @@
-//! Commits: the only statements that write deliveries, older events and quarantine.
+//! Commits: in which order a transaction writes deliveries, older events and quarantine.
 
-use std::{collections::HashSet, sync::OnceLock};
+use std::collections::HashSet;
 
-use sqlx::{
-    AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite as Db, SqliteConnection, query::Query,
-    sqlite::SqliteArguments,
-};
+use sqlx::{Connection, Row, SqliteConnection};
 use tokio::time::timeout;
 
-use super::{Sqlite, connect, rows};
+use super::{
+    Sqlite, connect,
+    hours::{Claimed, set_back},
+    rows,
+    statements::{KNOWN, ROW, bind_rows, chunks, update, upsert_older, upsert_quarantine},
+};
 use crate::{
-    batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
+    batch::{Batch, FoldedEvent, Outcome},
     delivery::DeliveryId,
     event::Arrival,
     store::{
         StoreError,
         committed::{Committed, Settling},
+        hours::to_set_back,
     },
 };
 
@@ -70,7 +73,7 @@ impl Sqlite {
 
     /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
     /// rolled back by itself, and closing rolls back in any case.
-    async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
+    pub(super) async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
         self.trust()?;
         let whole = async {
             let mut slot = self.writer.lock().await;
@@ -97,9 +100,11 @@ impl Sqlite {
 
 /// What is done in one transaction.
 #[derive(Clone, Copy)]
-enum Work<'a> {
+pub(super) enum Work<'a> {
     Commit(&'a Batch),
     Release(&'a [Arrival]),
+    /// A step of it; no event is committed by it.
+    SumUp(Claimed<'a>),
 }
 
 impl Work<'_> {
@@ -109,6 +114,10 @@ impl Work<'_> {
         let done = match self {
             Self::Commit(batch) => insert(connection, batch).await?,
             Self::Release(understood) => release(connection, understood).await?,
+            Self::SumUp(claimed) => {
+                claimed.run(connection).await?;
+                Committed::nothing_of(&Batch::default())
+            }
         };
         sqlx::query("COMMIT").execute(connection).await?;
         Ok(done)
@@ -124,6 +133,7 @@ impl Work<'_> {
                 (batch.events.len() + batch.quarantine.len(), events.chain(quarantine).sum())
             }
             Self::Release(understood) => (2 * understood.len(), 0),
+            Self::SumUp(claimed) => return claimed.pages(),
         };
         2 + 3 * members + bytes / PAGE
     }
@@ -134,6 +144,7 @@ async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Comm
     let mut leaders: Vec<_> = batch.leaders().collect();
     let known = known(connection, &leaders).await?;
     leaders.retain(|leader| !known.contains(leader.id()));
+    set_back(connection, &to_set_back(leaders.iter().map(|row| row.event.told.listed_at()))).await?;
     for rows in chunks(&leaders) {
         bind_rows(rows).execute(&mut *connection).await?;
     }
@@ -172,10 +183,13 @@ async fn settle(
     committed: Committed,
 ) -> Result<Committed, sqlx::Error> {
     let mut settling = Settling::after(batch, &committed);
+    let mut listed = Vec::new();
     for id in committed.unsettled(batch) {
         let row = sqlx::query(ROW).bind(id.as_str()).fetch_one(&mut *connection).await?;
+        listed.push(rows::time(&row, "listed_at")?);
         settling.settle(rows::row(&row)?);
     }
+    set_back(connection, &to_set_back(listed.into_iter())).await?;
     let mut kept = Vec::new();
     for events in chunks(&settling.older()) {
         kept.extend(upsert_older(events).build().fetch_all(&mut *connection).await?);
@@ -205,151 +219,6 @@ async fn release(
         }
     }
     insert(connection, &Batch::fold(released).0).await
-}
-
-/// Rows in one statement at most.
-const MOST_ROWS: usize = 64;
-
-/// How many numbers of rows [`chunks`] makes.
-const SIZES: usize = MOST_ROWS.ilog2() as usize + 1;
-
-/// Rows for one statement: as many as the greatest power of two that there are, so that few different statements
-/// are prepared, and each once.
-fn chunks<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let size = 1 << rows.len().min(MOST_ROWS).checked_ilog2()?;
-        let (chunk, rest) = rows.split_at(size);
-        rows = rest;
-        Some(chunk)
-    })
-}
-
-/// A statement that takes any number of rows, written once for each number that [`chunks`] makes.
-struct Rows {
-    before: &'static str,
-    each: &'static str,
-    after: &'static str,
-    written: [OnceLock<String>; SIZES],
-}
-
-impl Rows {
-    const fn new(before: &'static str, each: &'static str, after: &'static str) -> Self {
-        Self { before, each, after, written: [const { OnceLock::new() }; SIZES] }
-    }
-
-    fn for_rows(&'static self, rows: usize) -> AssertSqlSafe<&'static str> {
-        let place = &self.written[rows.ilog2() as usize];
-        let write = || [self.before, &vec![self.each; rows].join(", "), self.after].concat();
-        AssertSqlSafe(place.get_or_init(write))
-    }
-}
-
-static KNOWN: Rows = Rows::new("SELECT id FROM deliveries WHERE id IN (", "?", ")");
-
-static INSERT: Rows = Rows::new(
-    // OR ROLLBACK: a statement that could be taken back alone would first copy each page that it changes.
-    "INSERT OR ROLLBACK INTO deliveries (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
-        listed_at, source, standing, kind, body, signature, times) VALUES ",
-    "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "",
-);
-
-/// New rows.
-fn bind_rows<'a>(rows: &[&'a FoldedEvent]) -> Query<'a, Db, SqliteArguments> {
-    rows.iter().fold(sqlx::query(INSERT.for_rows(rows.len())), |statement, row| {
-        let told = &row.event.told;
-        statement
-            .bind(told.id.as_str())
-            .bind(told.phone.reveal())
-            .bind(told.carrier.as_str())
-            .bind(told.status.as_str())
-            .bind(told.cost.to_string())
-            .bind(told.error_code.as_deref())
-            .bind(told.created_at.map(|time| time.micros()))
-            .bind(told.completed_at.map(|time| time.micros()))
-            .bind(told.received_at.micros())
-            .bind(told.listed_at().micros())
-            .bind(told.source.as_str())
-            .bind(told.standing.as_bytes().as_slice())
-            .bind(row.event.kind.as_str())
-            .bind(row.verified.body().as_ref())
-            .bind(row.verified.signature().as_bytes().as_slice())
-            .bind(rows::integer(row.times))
-    })
-}
-
-const ROW: &str = "
-    SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, source, standing, kind,
-        body, signature, substr(standing, 11) AS digest, times
-    FROM deliveries WHERE id = ?";
-
-/// Writes a row anew: all but its id, and the time by which it is listed.
-fn update(row: &FoldedEvent) -> QueryBuilder<Db> {
-    let told = &row.event.told;
-    let mut sql = QueryBuilder::new("UPDATE deliveries SET ");
-    let mut set = sql.separated(", ");
-    set.push("phone = ").push_bind_unseparated(told.phone.reveal());
-    set.push("carrier = ").push_bind_unseparated(told.carrier.as_str());
-    set.push("status = ").push_bind_unseparated(told.status.as_str());
-    set.push("cost = ").push_bind_unseparated(told.cost.to_string());
-    set.push("error_code = ").push_bind_unseparated(told.error_code.as_deref());
-    set.push("created_at = ").push_bind_unseparated(told.created_at.map(|time| time.micros()));
-    set.push("completed_at = ").push_bind_unseparated(told.completed_at.map(|time| time.micros()));
-    set.push("received_at = ").push_bind_unseparated(told.received_at.micros());
-    set.push("source = ").push_bind_unseparated(told.source.as_str());
-    set.push("standing = ").push_bind_unseparated(told.standing.as_bytes().as_slice());
-    set.push("kind = ").push_bind_unseparated(row.event.kind.as_str());
-    set.push("body = ").push_bind_unseparated(row.verified.body().as_ref());
-    set.push("signature = ").push_bind_unseparated(row.verified.signature().as_bytes().as_slice());
-    set.push("times = ").push_bind_unseparated(rows::integer(row.times));
-    sql.push(" WHERE id = ").push_bind(told.id.as_str());
-    sql
-}
-
-/// Evidence of events that did not win; of one event under two secrets, the lesser signature stays.
-fn upsert_older(events: &[&FoldedEvent]) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new(
-        "INSERT INTO older_events AS known
-            (delivery_id, digest, body, signature, kind, status, source, received_at, times) ",
-    );
-    sql.push_values(events, |mut values, FoldedEvent { verified, event, times }| {
-        values
-            .push_bind(event.told.id.as_str())
-            .push_bind(verified.digest().as_bytes().as_slice())
-            .push_bind(verified.body().as_ref())
-            .push_bind(verified.signature().as_bytes().as_slice())
-            .push_bind(event.kind.as_str())
-            .push_bind(event.told.status.as_str())
-            .push_bind(event.told.source.as_str())
-            .push_bind(event.told.received_at.micros())
-            .push_bind(rows::integer(*times));
-    });
-    sql.push(
-        " ON CONFLICT (delivery_id, digest) DO UPDATE SET
-            times = known.times + excluded.times,
-            signature = min(known.signature, excluded.signature),
-            received_at = min(known.received_at, excluded.received_at)
-        RETURNING delivery_id, digest, times",
-    );
-    sql
-}
-
-/// What was not understood; known already, it is only counted.
-fn upsert_quarantine(quarantine: &[FoldedQuarantine]) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new(
-        "INSERT INTO quarantine (digest, body, signature, reason, detail, received_at, times) ",
-    );
-    sql.push_values(quarantine, |mut row, FoldedQuarantine { verified, received_at, reason, times }| {
-        row.push_bind(verified.digest().as_bytes().as_slice())
-            .push_bind(verified.body().as_ref())
-            .push_bind(verified.signature().as_bytes().as_slice())
-            .push_bind(reason.code())
-            .push_bind(reason.to_string())
-            .push_bind(received_at.micros())
-            .push_bind(rows::integer(*times));
-    });
-    sql.push(" ON CONFLICT (digest) DO UPDATE SET times = quarantine.times + excluded.times");
-    sql
 }
 
 #[cfg(test)]
@@ -400,14 +269,5 @@ mod tests {
             store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Outcome::Seen).count(),
             1
         );
-    }
-
-    #[test]
-    fn chunks_have_few_sizes_and_miss_no_row() {
-        for length in 0..300 {
-            let rows: Vec<usize> = (0..length).collect();
-            assert_eq!(chunks(&rows).flatten().copied().collect::<Vec<_>>(), rows);
-            assert!(chunks(&rows).all(|chunk| chunk.len().is_power_of_two() && chunk.len() <= MOST_ROWS));
-        }
     }
 }

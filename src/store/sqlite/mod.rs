@@ -7,9 +7,11 @@ mod backup;
 mod commit;
 mod connect;
 mod explain;
+mod hours;
 mod migrate;
 mod read;
 mod rows;
+mod statements;
 mod stats;
 
 use std::{
@@ -24,10 +26,12 @@ use tokio::sync::Mutex;
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
+    hours::Due,
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
 };
 use crate::{
     batch::{Batch, Outcome},
+    clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
 };
@@ -115,6 +119,10 @@ impl Store for Sqlite {
 
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {
         self.read_stats(question).await
+    }
+
+    async fn sum_up(&self, due: &Due) -> Result<Option<Timestamp>, StoreError> {
+        self.sum_up_next(due).await
     }
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {

@@ -1,5 +1,7 @@
 //! Questions about single deliveries, and lists.
 
+use std::time::Duration;
+
 use sqlx::{QueryBuilder, Sqlite as Db, sqlite::SqliteRow};
 use tokio::time::{Instant, timeout_at};
 
@@ -14,8 +16,17 @@ use crate::{
 
 impl Sqlite {
     /// Asks one question, within the time for it.
-    pub(super) async fn ask(&self, mut question: QueryBuilder<Db>) -> Result<Vec<SqliteRow>, StoreError> {
-        let deadline = Instant::now() + self.options.read_timeout;
+    pub(super) async fn ask(&self, question: QueryBuilder<Db>) -> Result<Vec<SqliteRow>, StoreError> {
+        self.ask_within(self.options.read_timeout, question).await
+    }
+
+    /// Likewise, within another time.
+    pub(super) async fn ask_within(
+        &self,
+        time: Duration,
+        mut question: QueryBuilder<Db>,
+    ) -> Result<Vec<SqliteRow>, StoreError> {
+        let deadline = Instant::now() + time;
         let answer = async {
             let mut connection = self.readers.acquire().await?;
             // SQLite asks this every few thousand steps; without it a question that nobody waits for any more would

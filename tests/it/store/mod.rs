@@ -1,6 +1,7 @@
 //! The suite that every store passes, straight at the trait.
 
 mod custody;
+mod hours;
 mod lists;
 mod merging;
 mod postgres;

@@ -1,0 +1,119 @@
+//! The statements of a commit, and what is bound to them.
+//!
+//! Lives here: SQL that writes deliveries, older events and quarantine. Does not: in which order it runs (`commit`).
+
+use sqlx::{Postgres as Db, postgres::PgArguments, query::Query};
+
+use super::rows;
+use crate::{
+    batch::{FoldedEvent, FoldedQuarantine},
+    signature::Verified,
+};
+
+/// The one statement of most commits. Rows are locked in the batch's order, so that replicas whose batches overlap
+/// wait for each other. One that holds another event than the batch's is left as it is, and missing in the answer.
+pub(super) const UPSERT: &str = "
+INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
+    listed_at, source, standing, kind, body, signature, times)
+SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
+    $15::bytea[], $16::bigint[])
+ON CONFLICT (id) DO UPDATE SET
+    times = known.times + EXCLUDED.times,
+    signature = LEAST(known.signature, EXCLUDED.signature),
+    received_at = LEAST(known.received_at, EXCLUDED.received_at)
+WHERE known.standing = EXCLUDED.standing
+RETURNING id, times";
+
+pub(super) const LOCK: &str = "
+SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source, standing,
+    kind, body, signature, substring(standing FROM 11) AS digest, times
+FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+
+/// All but the id, and the time by which a delivery is listed.
+pub(super) const UPDATE: &str = "
+UPDATE deliveries AS known SET
+    phone = new.phone, carrier = new.carrier, status = new.status, cost = new.cost, error_code = new.error_code,
+    created_at = new.created_at, completed_at = new.completed_at, received_at = new.received_at,
+    source = new.source, standing = new.standing, kind = new.kind, body = new.body, signature = new.signature,
+    times = new.times
+FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
+    $15::bytea[], $16::bigint[]) AS new (id, phone, carrier, status, cost, error_code, created_at, completed_at,
+    received_at, listed_at, source, standing, kind, body, signature, times)
+WHERE known.id = new.id";
+
+pub(super) const UPSERT_OLDER: &str = "
+INSERT INTO older_events AS known (delivery_id, digest, body, signature, kind, status, source, received_at, times)
+SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+    $8::timestamptz[], $9::bigint[])
+ON CONFLICT (delivery_id, digest) DO UPDATE SET
+    times = known.times + EXCLUDED.times,
+    signature = LEAST(known.signature, EXCLUDED.signature),
+    received_at = LEAST(known.received_at, EXCLUDED.received_at)
+RETURNING delivery_id, digest, times";
+
+pub(super) const QUARANTINE: &str = "
+INSERT INTO quarantine AS known (digest, body, signature, reason, detail, received_at, times)
+SELECT * FROM UNNEST($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::text[], $6::timestamptz[], $7::bigint[])
+ON CONFLICT (digest) DO UPDATE SET times = known.times + EXCLUDED.times";
+
+type Statement = Query<'static, Db, PgArguments>;
+
+/// Whole rows of `deliveries`.
+pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
+    statement
+        .bind(column(rows, |row| row.id().as_str()))
+        .bind(column(rows, |row| row.event.told.phone.reveal()))
+        .bind(column(rows, |row| row.event.told.carrier.as_str()))
+        .bind(column(rows, |row| row.event.told.status.as_str()))
+        .bind(column(rows, |row| row.event.told.cost.amount()))
+        .bind(column(rows, |row| row.event.told.error_code.as_deref()))
+        .bind(column(rows, |row| row.event.told.created_at.map(|time| time.date_time())))
+        .bind(column(rows, |row| row.event.told.completed_at.map(|time| time.date_time())))
+        .bind(column(rows, |row| row.event.told.received_at.date_time()))
+        .bind(column(rows, |row| row.event.told.listed_at().date_time()))
+        .bind(column(rows, |row| row.event.told.source.as_str()))
+        .bind(column(rows, |row| row.standing().as_bytes().as_slice()))
+        .bind(column(rows, |row| row.event.kind.as_str()))
+        .bind(column(rows, |row| row.verified.body().as_ref()))
+        .bind(column(rows, |row| signature(&row.verified)))
+        .bind(column(rows, |row| rows::integer(row.times)))
+}
+
+pub(super) fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> Statement {
+    statement
+        .bind(column(events, |event| event.id().as_str()))
+        .bind(column(events, |event| digest(&event.verified)))
+        .bind(column(events, |event| event.verified.body().as_ref()))
+        .bind(column(events, |event| signature(&event.verified)))
+        .bind(column(events, |event| event.event.kind.as_str()))
+        .bind(column(events, |event| event.event.told.status.as_str()))
+        .bind(column(events, |event| event.event.told.source.as_str()))
+        .bind(column(events, |event| event.event.told.received_at.date_time()))
+        .bind(column(events, |event| rows::integer(event.times)))
+}
+
+pub(super) fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuarantine]) -> Statement {
+    statement
+        .bind(column(quarantine, |folded| digest(&folded.verified)))
+        .bind(column(quarantine, |folded| folded.verified.body().as_ref()))
+        .bind(column(quarantine, |folded| signature(&folded.verified)))
+        .bind(column(quarantine, |folded| folded.reason.code()))
+        .bind(column(quarantine, |folded| folded.reason.to_string()))
+        .bind(column(quarantine, |folded| folded.received_at.date_time()))
+        .bind(column(quarantine, |folded| rows::integer(folded.times)))
+}
+
+/// One column of many rows.
+fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+pub(super) fn digest(verified: &Verified) -> Vec<u8> {
+    verified.digest().as_bytes().to_vec()
+}
+
+fn signature(verified: &Verified) -> Vec<u8> {
+    verified.signature().as_bytes().to_vec()
+}
