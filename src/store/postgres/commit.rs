@@ -10,7 +10,8 @@ use super::{
     hours::set_back,
     is_conflict, is_stale, meaning, rows,
     statements::{
-        LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, bind_older, bind_quarantine, bind_rows, digest,
+        LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, UPSERT_ONE, bind_older, bind_quarantine, bind_rows,
+        digest,
     },
 };
 use crate::{
@@ -134,7 +135,8 @@ async fn upsert(
     }
     set_back(connection, old_hours, named).await?;
     let leaders: Vec<_> = batch.leaders().collect();
-    for row in bind_rows(sqlx::query(UPSERT), &leaders).persistent(named).fetch_all(connection).await? {
+    let statement = if leaders.len() == 1 { UPSERT_ONE } else { UPSERT };
+    for row in bind_rows(sqlx::query(statement), &leaders).persistent(named).fetch_all(connection).await? {
         committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
     }
     Ok(committed)

@@ -10,20 +10,38 @@ use crate::{
     signature::Verified,
 };
 
-/// The one statement of most commits. Rows are locked in the batch's order, so that replicas whose batches overlap
-/// wait for each other. One that holds another event than the batch's is left as it is, and missing in the answer.
-pub(super) const UPSERT: &str = "
-INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
-    listed_at, source, standing, kind, body, signature, times)
-SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
-    $15::bytea[], $16::bigint[])
-ON CONFLICT (id) DO UPDATE SET
-    times = known.times + EXCLUDED.times,
-    signature = LEAST(known.signature, EXCLUDED.signature),
-    received_at = LEAST(known.received_at, EXCLUDED.received_at)
-WHERE known.standing = EXCLUDED.standing
-RETURNING id, times";
+/// Rows are locked in the batch's order, so that replicas whose batches overlap wait for each other. One that holds
+/// another event than the batch's is left as it is, and missing in the answer.
+macro_rules! upsert_from {
+    ($rows:literal) => {
+        concat!(
+            "INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at,
+                received_at, listed_at, source, standing, kind, body, signature, times) ",
+            $rows,
+            " ON CONFLICT (id) DO UPDATE SET
+                times = known.times + EXCLUDED.times,
+                signature = LEAST(known.signature, EXCLUDED.signature),
+                received_at = LEAST(known.received_at, EXCLUDED.received_at)
+            WHERE known.standing = EXCLUDED.standing
+            RETURNING id, times"
+        )
+    };
+}
+
+/// The one statement of most commits.
+pub(super) const UPSERT: &str = upsert_from!(
+    "SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[],
+        $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[],
+        $13::text[], $14::bytea[], $15::bytea[], $16::bigint[])"
+);
+
+/// Likewise for a lone row, which is a tenth faster without sixteen functions that each return one.
+pub(super) const UPSERT_ONE: &str = upsert_from!(
+    "SELECT ($1::text[])[1], ($2::text[])[1], ($3::text[])[1], ($4::text[])[1], ($5::numeric[])[1],
+        ($6::text[])[1], ($7::timestamptz[])[1], ($8::timestamptz[])[1], ($9::timestamptz[])[1],
+        ($10::timestamptz[])[1], ($11::text[])[1], ($12::bytea[])[1], ($13::text[])[1], ($14::bytea[])[1],
+        ($15::bytea[])[1], ($16::bigint[])[1]"
+);
 
 pub(super) const LOCK: &str = "
 SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source, standing,
