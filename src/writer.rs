@@ -5,13 +5,16 @@
 //! one at once.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    task::JoinHandle,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::{JoinHandle, JoinSet},
     time::timeout_at,
 };
 
@@ -26,7 +29,7 @@ use crate::{
 /// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// So many are committed together whatever else waits: fewer are not worth a sync.
+/// With so many that wait a commit begins beside another one: fewer are not worth a sync of their own.
 const WORTH_A_SYNC: usize = 64;
 
 /// At most so often is it logged what was committed: a line costs a lone event a third of its way.
@@ -62,6 +65,7 @@ pub struct Writer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    enough: Arc<Notify>,
 }
 
 struct Waiting {
@@ -78,16 +82,17 @@ impl Writer {
     pub fn start(options: &Options, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
+        let enough = Arc::new(Notify::new());
         let commits = GroupCommit {
             store,
             metrics: Arc::clone(&metrics),
             batch: options.batch,
-            away: None,
-            broken: false,
-            last: 0,
-            log: Log::default(),
+            enough: Arc::clone(&enough),
+            away: Mutex::default(),
+            broken: AtomicBool::new(false),
+            log: Mutex::default(),
         };
-        (Self { queue, bytes, metrics }, tokio::spawn(commits.run(waiting)))
+        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(waiting)))
     }
 
     /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
@@ -102,6 +107,9 @@ impl Writer {
         if self.queue.try_send(Waiting { arrival, answer, room }).is_err() {
             self.metrics.queue_depth.dec();
             return Err(QueueFull);
+        }
+        if self.queue.max_capacity() - self.queue.capacity() == WORTH_A_SYNC {
+            self.enough.notify_one();
         }
         Ok(receiver)
     }
@@ -122,11 +130,11 @@ struct GroupCommit {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     batch: usize,
-    away: Option<Away>,
-    broken: bool,
-    /// Arrivals in the last commit.
-    last: usize,
-    log: Log,
+    /// Told when what waits becomes worth a sync.
+    enough: Arc<Notify>,
+    away: Mutex<Option<Away>>,
+    broken: AtomicBool,
+    log: Mutex<Log>,
 }
 
 /// The store is unavailable.
@@ -144,60 +152,74 @@ enum Failure {
 }
 
 impl GroupCommit {
-    async fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
-        while let Some(waiting) = self.next(&mut queue).await {
-            let (mut arrivals, mut senders) =
-                (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
-            let mut room: Option<OwnedSemaphorePermit> = None;
-            for one in waiting {
-                arrivals.push(one.arrival);
-                senders.push(one.answer);
-                match &mut room {
-                    Some(room) => room.merge(one.room),
-                    None => room = Some(one.room),
+    async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>) {
+        let mut under_way = JoinSet::new();
+        loop {
+            let lane =
+                under_way.is_empty() || (under_way.len() < self.store.lanes() && queue.len() >= WORTH_A_SYNC);
+            tokio::select! {
+                biased;
+                Some(done) = under_way.join_next(), if !under_way.is_empty() => {
+                    if done.is_err() || self.broken.load(Ordering::Acquire) {
+                        // Dropping the queue tells all that wait, and ends the service.
+                        return;
+                    }
                 }
-            }
-            self.metrics.queue_depth.dec_by(i64::try_from(senders.len()).unwrap_or(i64::MAX));
-            let answers = self.commit(arrivals).await;
-            for (sender, answer) in senders.into_iter().zip(answers) {
-                // A sender that hung up is no reason not to have committed.
-                let _ = sender.send(answer);
-            }
-            if self.broken {
-                // Dropping the queue tells all that wait, and ends the service.
-                return;
+                waiting = self.next(&mut queue), if lane => match waiting {
+                    Some(waiting) => {
+                        under_way.spawn(Arc::clone(&self).commit_and_answer(waiting));
+                    }
+                    None => break,
+                },
+                () = self.enough.notified(), if !lane => {}
             }
         }
-        self.log.write();
+        under_way.join_all().await;
+        lock(&self.log).write();
     }
 
     /// What is to be committed next; `None` when nobody can hand over any more.
-    ///
-    /// It is all that waits, but when that is more than the last commit held, about half of both: senders who wait
-    /// for their answers would otherwise end up in one batch, and stand idle while the database works and the other
-    /// way round. With two batches of a size, one is on its way while the other is committed.
-    async fn next(&mut self, queue: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
-        let limit = (self.last + queue.len()).div_ceil(2).max(WORTH_A_SYNC).min(self.batch);
-        let mut waiting = Vec::with_capacity(limit);
-        if let Some(due) = self.log.due
-            && timeout_at(due.into(), queue.recv_many(&mut waiting, limit)).await.is_err()
+    async fn next(&self, queue: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
+        let mut waiting = Vec::with_capacity(queue.len().clamp(1, self.batch));
+        let due = lock(&self.log).due;
+        if let Some(due) = due
+            && timeout_at(due.into(), queue.recv_many(&mut waiting, self.batch)).await.is_err()
         {
-            self.log.write();
+            lock(&self.log).write();
         }
         if waiting.is_empty() {
-            queue.recv_many(&mut waiting, limit).await;
+            queue.recv_many(&mut waiting, self.batch).await;
         }
-        self.last = waiting.len();
         (!waiting.is_empty()).then_some(waiting)
     }
 
-    async fn commit(&mut self, arrivals: Vec<Arrival>) -> Vec<Answer> {
+    async fn commit_and_answer(self: Arc<Self>, waiting: Vec<Waiting>) {
+        let (mut arrivals, mut senders) =
+            (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        for one in waiting {
+            arrivals.push(one.arrival);
+            senders.push(one.answer);
+            match &mut room {
+                Some(room) => room.merge(one.room),
+                None => room = Some(one.room),
+            }
+        }
+        self.metrics.queue_depth.dec_by(i64::try_from(senders.len()).unwrap_or(i64::MAX));
+        let answers = self.commit(arrivals).await;
+        for (sender, answer) in senders.into_iter().zip(answers) {
+            // A sender that hung up is no reason not to have committed.
+            let _ = sender.send(answer);
+        }
+    }
+
+    async fn commit(&self, arrivals: Vec<Arrival>) -> Vec<Answer> {
         let started = Instant::now();
         let (batch, places) = Batch::fold(arrivals);
         let quarantined = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
         let answers = match self.attempt(&batch).await {
             Ok(outcomes) => {
-                self.log.report(&batch, &outcomes);
+                lock(&self.log).report(&batch, &outcomes);
                 let events: Vec<Answer> = outcomes.into_iter().map(Ok).collect();
                 places.answers(&events, &quarantined)
             }
@@ -215,14 +237,14 @@ impl GroupCommit {
     }
 
     /// One commit, unless the store was found away a moment ago.
-    async fn attempt(&mut self, batch: &Batch) -> Result<Vec<Outcome>, Failure> {
+    async fn attempt(&self, batch: &Batch) -> Result<Vec<Outcome>, Failure> {
         let now = Instant::now();
-        if self.away.as_ref().is_some_and(|away| now < away.try_again) {
+        if lock(&self.away).as_ref().is_some_and(|away| now < away.try_again) {
             return Err(Failure::NotKept);
         }
         match self.store.commit(batch).await {
             Ok(outcomes) => {
-                if let Some(away) = self.away.take() {
+                if let Some(away) = lock(&self.away).take() {
                     tracing::info!(seconds = away.since.elapsed().as_secs_f64(), "the store is back");
                 }
                 Ok(outcomes)
@@ -230,28 +252,29 @@ impl GroupCommit {
             Err(StoreError::Refused(reason)) => Err(Failure::Refused(reason)),
             Err(StoreError::Broken(reason)) => {
                 tracing::error!(reason, "the store can't be trusted any more: nothing more is acknowledged");
-                self.broken = true;
+                self.broken.store(true, Ordering::Release);
                 Err(Failure::NotKept)
             }
             Err(error) => {
-                let since = self.away.take().map_or(now, |away| away.since);
+                let mut state = lock(&self.away);
+                let since = state.take().map_or(now, |away| away.since);
                 if since == now {
                     tracing::error!(%error, "a commit failed: webhooks are answered 503 until the store is back");
                 }
-                self.away = Some(Away { since, try_again: Instant::now() + PAUSE });
+                *state = Some(Away { since, try_again: Instant::now() + PAUSE });
                 Err(Failure::NotKept)
             }
         }
     }
 
     /// What the store refuses as an event is kept in quarantine, so that nothing verified is ever lost.
-    async fn one_by_one(&mut self, batch: Batch) -> (Vec<Answer>, Vec<Answer>) {
+    async fn one_by_one(&self, batch: Batch) -> (Vec<Answer>, Vec<Answer>) {
         let (mut events, mut quarantine) = (Vec::new(), Vec::new());
         for event in batch.events {
             let batch = Batch::of_event(event);
             events.push(match self.attempt(&batch).await {
                 Ok(outcomes) => {
-                    self.log.report(&batch, &outcomes);
+                    lock(&self.log).report(&batch, &outcomes);
                     Ok(outcomes[0])
                 }
                 Err(Failure::NotKept) => Err(NotKept),
@@ -264,10 +287,10 @@ impl GroupCommit {
         (events, quarantine)
     }
 
-    async fn quarantine(&mut self, batch: Batch) -> Answer {
+    async fn quarantine(&self, batch: Batch) -> Answer {
         match self.attempt(&batch).await {
             Ok(outcomes) => {
-                self.log.report(&batch, &outcomes);
+                lock(&self.log).report(&batch, &outcomes);
                 Ok(Outcome::Quarantined)
             }
             Err(Failure::NotKept) => Err(NotKept),
@@ -277,6 +300,10 @@ impl GroupCommit {
             }
         }
     }
+}
+
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What was committed and not yet logged.

@@ -40,6 +40,11 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Refused`] when something in the batch is at fault; then its members can be tried one by one.
     async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError>;
 
+    /// How many commits it pays to have under way at once: one for a file, which has one writer.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Commits events that have been in quarantine and takes them out of it, in one transaction. Their counts move
     /// along, whatever [`Arrival::times`] says. One that is no longer in quarantine is left alone.
     ///

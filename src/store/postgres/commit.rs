@@ -48,7 +48,11 @@ impl Postgres {
     async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
         const ATTEMPTS: usize = 5;
         let whole = async {
-            let mut slot = self.writer.lock().await;
+            let free = self.writers.iter().find_map(|writer| writer.try_lock().ok());
+            let mut slot = match free {
+                Some(slot) => slot,
+                None => self.writers[0].lock().await,
+            };
             let mut attempts = 0;
             loop {
                 attempts += 1;

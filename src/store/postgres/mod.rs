@@ -1,6 +1,6 @@
 //! The store on Postgres, and on what speaks its protocol and SQL.
 //!
-//! Lives here: the store itself, and what its errors mean. One connection writes, and no pool hands it to others;
+//! Lives here: the store itself, and what its errors mean. Two connections write, and no pool hands them to others;
 //! questions have a pool of their own.
 
 mod commit;
@@ -41,7 +41,7 @@ pub struct Options {
     pub pgbouncer: bool,
     /// Whether migrations take an advisory lock; Postgres-compatible engines may lack them.
     pub migration_lock: bool,
-    /// The most connections for questions; the writer has one more of its own, and so has summing up, while it lasts.
+    /// The most connections for questions; the writer has two more of its own, and summing up has one while it lasts.
     pub read_connections: u32,
     /// How long opening a connection may take.
     pub connect_timeout: Duration,
@@ -57,7 +57,9 @@ pub struct Postgres {
     to: PgConnectOptions,
     /// Taken out for each commit and put back when there is no doubt about it; otherwise a new one is opened, so that
     /// a server that came back, or another one that took over, is found.
-    writer: Mutex<Option<PgConnection>>,
+    ///
+    /// There are two, so that the database works on one batch while it syncs another.
+    writers: [Mutex<Option<PgConnection>>; 2],
     readers: PgPool,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
@@ -74,11 +76,11 @@ impl Postgres {
             options: options.clone(),
             readers: connect::readers(options, &to),
             to,
-            writer: Mutex::new(None),
+            writers: Default::default(),
             warned: AtomicBool::new(false),
         };
         let writer = store.connect_writer().await?;
-        *store.writer.lock().await = Some(writer);
+        *store.writers[0].lock().await = Some(writer);
         Ok(store)
     }
 
@@ -92,6 +94,10 @@ impl Postgres {
 impl Store for Postgres {
     async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
         self.commit_batch(batch).await
+    }
+
+    fn lanes(&self) -> usize {
+        self.writers.len()
     }
 
     async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
@@ -131,9 +137,11 @@ impl Store for Postgres {
     }
 
     async fn close(&self) {
-        if let Some(writer) = self.writer.lock().await.take() {
-            // The server notices by itself if it is not told.
-            let _ = tokio::time::timeout(self.options.connect_timeout, writer.close()).await;
+        for writer in &self.writers {
+            if let Some(writer) = writer.lock().await.take() {
+                // The server notices by itself if it is not told.
+                let _ = tokio::time::timeout(self.options.connect_timeout, writer.close()).await;
+            }
         }
         let _ = tokio::time::timeout(self.options.read_timeout, self.readers.close()).await;
     }

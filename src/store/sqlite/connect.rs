@@ -57,7 +57,7 @@ pub(super) async fn writer(options: &Options, file: &Path) -> Result<SqliteConne
         // `commit::Writer` does it: SQLite's own says nothing when the disk fails.
         .pragma("wal_autocheckpoint", "0")
         // Ids and phones come in no order: with SQLite's own 2 MiB most of their indexes' pages were read each time.
-        .pragma("cache_size", "-12288");
+        .pragma("cache_size", "-8192");
     to_writer.connect().await.map_err(|error| at(file, meaning(error)))
 }
 

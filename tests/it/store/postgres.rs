@@ -1,6 +1,9 @@
 //! What only a Postgres can be: a standby, carelessly set, away.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nexo_receiver::{
     batch::Outcome,
@@ -9,6 +12,7 @@ use nexo_receiver::{
         Store, StoreError,
         postgres::{Options, Postgres},
     },
+    writer::{self, Writer},
 };
 use sqlx::{Connection, PgConnection, Row};
 
@@ -163,4 +167,31 @@ async fn an_error_of_opening_names_the_database_and_not_the_password() {
         assert!(!why.contains(":hunter2"), "{why}");
         assert!(url.contains("sslmode") || why.contains("127.0.0.1:1/nowhere"), "{why}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_batch_is_committed_beside_the_first() {
+    let database = Database::on_postgres().await;
+    let options = writer::Options { queue: 1_000, queue_bytes: 1 << 20, batch: 512 };
+    let (writer, _) = Writer::start(&options, database.open().await, Arc::default());
+    let submit =
+        || (0..100).map(|n| writer.submit(Told { id: &format!("{n}"), ..DELIVERED }.received(0)).unwrap());
+    let hold = database.hold_writers().await;
+    let mut answers = Vec::new();
+    for under_way in 1..=2 {
+        answers.extend(submit());
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while database.number(waiting).await < under_way {
+            assert!(Instant::now() < deadline, "{under_way} commits are not under way");
+        }
+    }
+    hold.release().await;
+    let mut new = 0;
+    for answer in answers {
+        new += usize::from(answer.await.unwrap().unwrap() == Outcome::New);
+    }
+    assert_eq!(new, 100);
+    assert_eq!(database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await, 100);
 }
