@@ -1,10 +1,11 @@
-//! How long questions take at a million deliveries and more, and how the database goes about them.
+//! What commits and questions cost when there are ten million deliveries, and how the database goes about them.
 //!
-//!     cargo bench --bench plans -- postgres://…/an_empty_database [ROWS] [fine]
-//!     cargo bench --bench plans -- an/empty/folder [ROWS] [fine]
+//!     cargo bench --bench growth -- postgres://…/an_empty_database [ROWS] [fine]
+//!     cargo bench --bench growth -- an/empty/folder [ROWS] [fine]
 //!
-//! Fills an empty store, a million deliveries for each day, and asks each question a hundred times. With `fine` the
-//! durations are to the microsecond, else to the second.
+//! Commits events to an empty store, fills it, a million deliveries for each day, sums up their hours, commits as many
+//! again, and asks each question five hundred times. With `fine` the durations are to the microsecond, else to the
+//! second.
 
 #![allow(
     clippy::print_stdout,
@@ -18,12 +19,16 @@ use std::{
 };
 
 use nexo_receiver::{
+    batch::Batch,
     clock::Timestamp,
     delivery::{DeliveryId, Status},
+    event::Arrival,
     phone::Phone,
     secret::Secret,
+    signature::{Keyring, SigningKey},
     store::{
         Store,
+        hours::Due,
         postgres::{self, Postgres},
         query::{Cursor, GroupBy, ListDeliveries, PageSize, Question, StatsQuestion},
         sqlite::{self, Sqlite},
@@ -32,7 +37,11 @@ use nexo_receiver::{
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 
 const PATIENCE: Duration = Duration::from_secs(600);
-const ROWS_A_DAY: i64 = 1_000_000;
+const ROWS: i64 = 10_000_000;
+const EVENTS: u32 = 100_000;
+/// What is committed together at about 256 connections.
+const BATCH: usize = 128;
+const QUESTIONS: usize = 500;
 const LAST_DAY: &str = "2026-05-26T00:00:00Z";
 const DAY: i64 = 86_400_000_000;
 
@@ -43,18 +52,18 @@ const POSTGRES: &str = "
         CASE WHEN n <= 20 THEN 'sent' WHEN n % 16 = 0 THEN 'failed' ELSE 'delivered' END,
         CASE WHEN n <= 20 OR n % 16 = 0 THEN 0 ELSE 0.022 END,
         CASE WHEN n <= 3 THEN 'rare' WHEN n % 16 = 0 THEN (ARRAY['busy', 'no_answer', 'rejected'])[1 + n % 3] END,
-        t, t + took, t + took, t, 'webhook', decode(repeat('00', 42), 'hex')
+        t, t + took, t + took, t, 'webhook', decode(repeat('00', 42), 'hex'), 'otp', sha256(n::text::bytea)
+            || decode(repeat('2e', 198), 'hex'), sha256(''), 1
     FROM (SELECT n, timestamptz 'LAST_DAY' + interval '1 day' - (ROWS - n + 1) * interval '86400 microseconds' AS t,
         CASE WHEN FINE = 1 THEN 25000000 + n * 7919 % 35000000 ELSE (25 + n * 7919 % 35) * 1000000 END
             * interval '1 microsecond' AS took
         FROM generate_series(1::bigint, ROWS) AS n) AS rows;
-    INSERT INTO events SELECT id, sha256(id::bytea), repeat('x', 230)::bytea, sha256(''), 'otp', status, source,
-        received_at, 1 FROM deliveries WHERE listed_at >= timestamptz 'LAST_DAY';
-    VACUUM ANALYZE;";
+    VACUUM ANALYZE;
+    CHECKPOINT;";
 
 const SQLITE: &str = "
     PRAGMA synchronous = OFF;
-    INSERT INTO deliveries SELECT lower(hex(randomblob(4))) || '-' || n,
+    INSERT INTO deliveries SELECT lower(hex(randomblob(16))) || '-' || n,
         '+8498' || substr('0000000' || (n * 7919 % (ROWS / 5)), -7),
         CASE WHEN n <= 3 THEN 'rare' ELSE
             CASE n % 4 WHEN 0 THEN 'viettel' WHEN 1 THEN 'vinaphone' WHEN 2 THEN 'mobifone' ELSE 'vietnamobile' END END,
@@ -62,13 +71,12 @@ const SQLITE: &str = "
         CASE WHEN n <= 20 OR n % 16 = 0 THEN '0' ELSE '0.022' END,
         CASE WHEN n <= 3 THEN 'rare' WHEN n % 16 = 0 THEN
             CASE n % 3 WHEN 0 THEN 'busy' WHEN 1 THEN 'no_answer' ELSE 'rejected' END END,
-        t, t + took, t + took, t, 'webhook', zeroblob(42)
+        t, t + took, t + took, t, 'webhook', zeroblob(42), 'otp', zeroblob(230), zeroblob(32), 1
     FROM (WITH RECURSIVE series(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM series WHERE n < ROWS)
         SELECT n, (unixepoch('LAST_DAY') + 86400) * 1000000 - (ROWS - n + 1) * 86400 AS t,
         CASE WHEN FINE = 1 THEN 25000000 + n * 7919 % 35000000 ELSE (25 + n * 7919 % 35) * 1000000 END AS took
         FROM series);
-    INSERT INTO events SELECT id, randomblob(32), zeroblob(230), zeroblob(32), 'otp', status, source, received_at, 1
-        FROM deliveries;";
+    ANALYZE;";
 
 enum Place {
     Postgres(Box<Postgres>),
@@ -130,6 +138,46 @@ async fn fill(at: &str, place: &Place, rows: i64, fine: bool) {
             connection.close().await.unwrap();
         }
     }
+}
+
+/// Commits new events as the writer does; how many a second, after a tenth of them to warm up.
+async fn ingest(store: &dyn Store) -> f64 {
+    let secret = Secret::new("growth".into());
+    let (key, keyring) = (SigningKey::from_secret(&secret), Keyring::new(&secret, None));
+    let arrivals: Vec<_> = (0..EVENTS).map(|n| arrival(n, &key, &keyring)).collect();
+    let (warm, mut begun) = (arrivals.len() / 10, Instant::now());
+    for (n, batch) in arrivals.chunks(BATCH).enumerate() {
+        if n == warm / BATCH {
+            begun = Instant::now();
+        }
+        store.commit(&Batch::fold(batch.to_vec()).0).await.unwrap();
+    }
+    f64::from(EVENTS) * 0.9 / begun.elapsed().as_secs_f64()
+}
+
+fn arrival(n: u32, key: &SigningKey, keyring: &Keyring) -> Arrival {
+    let (id, now) = (uuid::Uuid::new_v4(), Timestamp::now());
+    let carrier = ["viettel", "vinaphone", "mobifone", "vietnamobile"][n as usize % 4];
+    let (status, cost, code) =
+        if n % 10 == 0 { ("failed", "0", r#""busy""#) } else { ("delivered", "0.022", "null") };
+    let phone = fastrand::u32(..10_000_000);
+    let body = format!(
+        r#"{{"type":"otp.{status}","id":"{id}","phone":"+8498{phone:07}","carrier":"{carrier}","status":"{status}","cost":{cost},"error_code":{code},"created_at":"{now}","completed_at":"{now}"}}"#
+    );
+    let body = bytes::Bytes::from(body);
+    let signature = key.sign(&body);
+    Arrival::understand(keyring.verify(body, signature).unwrap(), now)
+}
+
+/// Sums up every hour that is over, as the service does in the background.
+async fn sum_up(store: &dyn Store) {
+    let (begun, mut hours) = (Instant::now(), 0);
+    let mut due = Due::at(Timestamp::now(), Timestamp::EARLIEST);
+    while let Some(hour) = store.sum_up(&due).await.unwrap() {
+        due = due.after(hour);
+        hours += 1;
+    }
+    println!("{hours} hours summed up in {:?}", begun.elapsed());
 }
 
 /// Asks `times` times and prints how long it took, and the plan.
@@ -208,25 +256,32 @@ fn id(text: &str) -> DeliveryId {
 async fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let at = arguments.next().expect("a Postgres' URL or a folder");
-    let rows = arguments.next().map_or(ROWS_A_DAY, |rows| rows.parse().unwrap());
+    let rows = arguments.next().map_or(ROWS, |rows| rows.parse().unwrap());
     let fine = arguments.next().is_some_and(|fine| fine == "fine");
     let place = open(&at).await;
     if place.store().migrate().await.unwrap() > 0 {
+        let empty = ingest(place.store()).await;
         let begun = Instant::now();
         fill(&at, &place, rows, fine).await;
         println!("{rows} deliveries filled in {:?}", begun.elapsed());
+        sum_up(place.store()).await;
+        let full = ingest(place.store()).await;
+        println!(
+            "events a second, one batch of {BATCH} after the other: {empty:.0} into the empty store, {full:.0} after that: {:.2}",
+            full / empty
+        );
     }
     let newest = place.store().deliveries(&ListDeliveries::default()).await.unwrap().entries[0].id.clone();
-    ask(&place, "one delivery", Question::Delivery(&newest), 100).await;
-    ask(&place, "one unknown delivery", Question::Delivery(&id("unknown")), 100).await;
-    ask(&place, "events", Question::Events(&newest), 100).await;
+    ask(&place, "one delivery", Question::Delivery(&newest), QUESTIONS).await;
+    ask(&place, "one unknown delivery", Question::Delivery(&id("unknown")), QUESTIONS).await;
+    ask(&place, "events", Question::Events(&newest), QUESTIONS).await;
     for (name, question) in lists() {
-        ask(&place, name, Question::Deliveries(&question), 100).await;
+        ask(&place, name, Question::Deliveries(&question), QUESTIONS).await;
     }
     let from = Timestamp::parse(LAST_DAY).unwrap();
     let to = Timestamp::from_micros(from.micros() + DAY).unwrap();
     for by in [None, Some(GroupBy::Carrier), Some(GroupBy::ErrorCode), Some(GroupBy::Hour)] {
         let question = StatsQuestion { from, to, by };
-        ask(&place, &format!("statistics of a day, by {by:?}"), Question::Stats(&question), 5).await;
+        ask(&place, &format!("statistics of a day, by {by:?}"), Question::Stats(&question), 20).await;
     }
 }
