@@ -159,7 +159,7 @@ fn arrival(n: u32, key: &SigningKey, keyring: &Keyring) -> Arrival {
     let (id, now) = (uuid::Uuid::new_v4(), Timestamp::now());
     let carrier = ["viettel", "vinaphone", "mobifone", "vietnamobile"][n as usize % 4];
     let (status, cost, code) =
-        if n % 10 == 0 { ("failed", "0", r#""busy""#) } else { ("delivered", "0.022", "null") };
+        if n.is_multiple_of(10) { ("failed", "0", r#""busy""#) } else { ("delivered", "0.022", "null") };
     let phone = fastrand::u32(..10_000_000);
     let body = format!(
         r#"{{"type":"otp.{status}","id":"{id}","phone":"+8498{phone:07}","carrier":"{carrier}","status":"{status}","cost":{cost},"error_code":{code},"created_at":"{now}","completed_at":"{now}"}}"#
