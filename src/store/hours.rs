@@ -3,8 +3,8 @@
 //! Lives here: which hours, the same for both databases, and why that is exact. Does not: SQL (each database's
 //! `hours`), when it is done (`summary`).
 //!
-//! Whoever changes what is counted of an hour that was over for more than [`FRESH`] first sets that hour back in
-//! the table `hours`, in the same transaction. An hour that was over for [`SETTLED`] is summed up in three steps:
+//! Whoever changes what is counted of an hour that was over for more than `FRESH` first sets that hour back in
+//! the table `hours`, in the same transaction. An hour that was over for `SETTLED` is summed up in three steps:
 //!
 //! 1. it is claimed by a random value, unless its sums are valid, and that is committed;
 //! 2. its deliveries are counted by a statement that begins after that;
@@ -14,8 +14,8 @@
 //! claim is thus committed before the counting begins, and is counted. One that is set back after the claim takes the
 //! claim away, so that step 3 keeps nothing; or, after step 3, makes the sums invalid in the commit that makes the
 //! change visible. Of several who sum up one hour only the last to claim it keeps its counts. A change that sets
-//! nothing back was of an hour over for less than [`FRESH`] by the clock of whoever made it: it is committed long
-//! before anybody's clock finds the hour over for [`SETTLED`], unless clocks differ, or a commit takes, a quarter of an
+//! nothing back was of an hour over for less than `FRESH` by the clock of whoever made it: it is committed long
+//! before anybody's clock finds the hour over for `SETTLED`, unless clocks differ, or a commit takes, a quarter of an
 //! hour.
 
 use std::time::Duration;
