@@ -140,7 +140,7 @@ async fn fill(at: &str, place: &Place, rows: i64, fine: bool) {
     }
 }
 
-/// Commits new events as the writer does; how many a second, after a tenth of them to warm up.
+/// Commits new events, one batch after the other; how many a second, after a tenth of them to warm up.
 async fn ingest(store: &dyn Store) -> f64 {
     let secret = Secret::new("growth".into());
     let (key, keyring) = (SigningKey::from_secret(&secret), Keyring::new(&secret, None));
