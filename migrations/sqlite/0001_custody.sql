@@ -1,5 +1,5 @@
--- The present state of each OTP, folded from its events, and the event that won, byte for byte. Times are microseconds since 1970; costs are exact
--- decimals as text, without trailing zeros.
+-- The present state of each OTP, folded from its events, and the event that won, byte for byte. Times are microseconds
+-- since 1970; costs are exact decimals as text, without trailing zeros.
 CREATE TABLE deliveries (
     id           TEXT NOT NULL PRIMARY KEY,
     phone        TEXT NOT NULL,

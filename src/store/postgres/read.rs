@@ -136,10 +136,10 @@ pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
 }
 
 pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
+    let mut sql = QueryBuilder::new("SELECT digest, ");
     sql.push(rows::EVIDENCE).push(" FROM older_events WHERE delivery_id = ").push_bind(id.as_str());
     // The one that won stands in the delivery's own row, its digest at the end of its standing.
-    sql.push(" UNION ALL SELECT substring(standing FROM 11), ").push(rows::EVIDENCE_BUT_DIGEST);
+    sql.push(" UNION ALL SELECT substring(standing FROM 11), ").push(rows::EVIDENCE);
     sql.push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
     sql.push(" ORDER BY received_at, digest");
     sql

@@ -23,11 +23,8 @@ use crate::{
 pub(super) const DELIVERY: &str = "id, phone, carrier, status, cost, error_code, created_at, completed_at, \
     received_at, listed_at, source, standing";
 
-/// What [`evidence`] reads.
-pub(super) const EVIDENCE: &str = "digest, body, signature, kind, status, source, received_at, times";
-
-/// Likewise, without its first column.
-pub(super) const EVIDENCE_BUT_DIGEST: &str = "body, signature, kind, status, source, received_at, times";
+/// What [`evidence`] reads beside the digest, which the two tables have in different places.
+pub(super) const EVIDENCE: &str = "body, signature, kind, status, source, received_at, times";
 
 /// What [`quarantined`] reads.
 pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, received_at, times";

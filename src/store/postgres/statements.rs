@@ -10,14 +10,31 @@ use crate::{
     signature::Verified,
 };
 
+/// The columns of a row of `deliveries`, in the order of [`bind_rows`].
+macro_rules! columns {
+    () => {
+        "(id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
+            standing, kind, body, signature, times)"
+    };
+}
+
+/// What [`bind_rows`] has bound, as rows.
+macro_rules! bound_rows {
+    () => {
+        "UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+            $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[],
+            $14::bytea[], $15::bytea[], $16::bigint[])"
+    };
+}
+
 /// Rows are locked in the batch's order, so that replicas whose batches overlap wait for each other. One that holds
 /// another event than the batch's is left as it is, and missing in the answer.
-macro_rules! upsert_from {
-    ($rows:literal) => {
+macro_rules! upsert {
+    ($($rows:expr),+) => {
         concat!(
-            "INSERT INTO deliveries AS known (id, phone, carrier, status, cost, error_code, created_at, completed_at,
-                received_at, listed_at, source, standing, kind, body, signature, times) ",
-            $rows,
+            "INSERT INTO deliveries AS known ",
+            columns!(),
+            $($rows,)+
             " ON CONFLICT (id) DO UPDATE SET
                 times = known.times + EXCLUDED.times,
                 signature = LEAST(known.signature, EXCLUDED.signature),
@@ -29,15 +46,11 @@ macro_rules! upsert_from {
 }
 
 /// The one statement of most commits.
-pub(super) const UPSERT: &str = upsert_from!(
-    "SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[],
-        $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[],
-        $13::text[], $14::bytea[], $15::bytea[], $16::bigint[])"
-);
+pub(super) const UPSERT: &str = upsert!(" SELECT * FROM ", bound_rows!());
 
-/// Likewise for a lone row, which is a tenth faster without sixteen functions that each return one.
-pub(super) const UPSERT_ONE: &str = upsert_from!(
-    "SELECT ($1::text[])[1], ($2::text[])[1], ($3::text[])[1], ($4::text[])[1], ($5::numeric[])[1],
+/// Likewise for a lone row, without sixteen functions that return one row each.
+pub(super) const UPSERT_ONE: &str = upsert!(
+    " SELECT ($1::text[])[1], ($2::text[])[1], ($3::text[])[1], ($4::text[])[1], ($5::numeric[])[1],
         ($6::text[])[1], ($7::timestamptz[])[1], ($8::timestamptz[])[1], ($9::timestamptz[])[1],
         ($10::timestamptz[])[1], ($11::text[])[1], ($12::bytea[])[1], ($13::text[])[1], ($14::bytea[])[1],
         ($15::bytea[])[1], ($16::bigint[])[1]"
@@ -49,17 +62,18 @@ SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, r
 FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 /// All but the id, and the time by which a delivery is listed.
-pub(super) const UPDATE: &str = "
-UPDATE deliveries AS known SET
-    phone = new.phone, carrier = new.carrier, status = new.status, cost = new.cost, error_code = new.error_code,
-    created_at = new.created_at, completed_at = new.completed_at, received_at = new.received_at,
-    source = new.source, standing = new.standing, kind = new.kind, body = new.body, signature = new.signature,
-    times = new.times
-FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-    $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[], $14::bytea[],
-    $15::bytea[], $16::bigint[]) AS new (id, phone, carrier, status, cost, error_code, created_at, completed_at,
-    received_at, listed_at, source, standing, kind, body, signature, times)
-WHERE known.id = new.id";
+pub(super) const UPDATE: &str = concat!(
+    "UPDATE deliveries AS known SET
+        phone = new.phone, carrier = new.carrier, status = new.status, cost = new.cost,
+        error_code = new.error_code, created_at = new.created_at, completed_at = new.completed_at,
+        received_at = new.received_at, source = new.source, standing = new.standing, kind = new.kind,
+        body = new.body, signature = new.signature, times = new.times
+    FROM ",
+    bound_rows!(),
+    " AS new ",
+    columns!(),
+    " WHERE known.id = new.id"
+);
 
 pub(super) const UPSERT_OLDER: &str = "
 INSERT INTO older_events AS known (delivery_id, digest, body, signature, kind, status, source, received_at, times)
