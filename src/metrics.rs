@@ -112,18 +112,18 @@ pub struct Metrics {
 }
 
 /// One more in a gauge, for as long as this lives.
-pub struct Counted(Gauge);
+pub struct Counted<'a>(&'a Gauge);
 
-impl Counted {
+impl<'a> Counted<'a> {
     /// Counts one more.
     #[must_use]
-    pub fn in_gauge(gauge: &Gauge) -> Self {
+    pub fn in_gauge(gauge: &'a Gauge) -> Self {
         gauge.inc();
-        Self(gauge.clone())
+        Self(gauge)
     }
 }
 
-impl Drop for Counted {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -14,7 +14,7 @@ use std::{
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -56,13 +56,14 @@ pub(crate) struct Observed<'a> {
     metrics: &'a Metrics,
     id: RequestId,
     started: Instant,
+    _in_flight: Counted<'a>,
 }
 
 impl<'a> Observed<'a> {
     /// Gives the request an id, and starts its time.
     pub(crate) fn begin(metrics: &'a Metrics, headers: &HeaderMap) -> Self {
-        metrics.in_flight.inc();
-        Self { metrics, id: RequestId::of(headers), started: Instant::now() }
+        let _in_flight = Counted::in_gauge(&metrics.in_flight);
+        Self { metrics, id: RequestId::of(headers), started: Instant::now(), _in_flight }
     }
 
     pub(crate) fn id(&self) -> &RequestId {
@@ -78,11 +79,5 @@ impl<'a> Observed<'a> {
         tracing::debug!(request_id, route, status, seconds, "request");
         response.headers_mut().insert(HEADER, id);
         response
-    }
-}
-
-impl Drop for Observed<'_> {
-    fn drop(&mut self) {
-        self.metrics.in_flight.dec();
     }
 }
