@@ -2,7 +2,7 @@
 //!
 //! Lives here: the only HMAC of the crate. Does not: HTTP; the layer in `http/webhook.rs` brings header and body.
 
-use std::{array, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
@@ -30,16 +30,12 @@ impl Signature {
     /// [`MalformedSignature`], also for upper-case hex: the provider's guide compares text.
     pub fn parse(value: &[u8]) -> Result<Self, MalformedSignature> {
         let digits = value.strip_prefix(SCHEME).ok_or(MalformedSignature)?;
-        let digits: &[u8; 64] = digits.try_into().map_err(|_| MalformedSignature)?;
-        let nibbles = digits.map(|digit| match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => u8::MAX,
-        });
-        if nibbles.contains(&u8::MAX) {
+        if digits.iter().any(u8::is_ascii_uppercase) {
             return Err(MalformedSignature);
         }
-        Ok(Self(array::from_fn(|at| nibbles[2 * at] << 4 | nibbles[2 * at + 1])))
+        let mut mac = [0; 32];
+        hex::decode_to_slice(digits, &mut mac).map_err(|_| MalformedSignature)?;
+        Ok(Self(mac))
     }
 
     /// From the bytes kept as evidence.
