@@ -1,8 +1,8 @@
 //! The bounded queue and the group commit.
 //!
 //! Lives here: who waits, what is committed together, and the one policy for a store that refuses or is away. Does
-//! not: SQL, HTTP. There is no timer: what waited while the last commit ran is the next batch, and a lone arrival is
-//! one at once.
+//! not: SQL, HTTP. No timer gathers arrivals: what waited while a commit ran is the next batch, and a lone arrival
+//! is one at once.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// With so many that wait a commit begins beside another one: fewer are not worth a sync of their own.
 const WORTH_A_SYNC: usize = 64;
 
-/// At most so often is it logged what was committed: a line costs a lone event a third of its way.
+/// At most so often is it logged what was committed: a line for each costs a lone one an eighth of its processor time.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// How much may wait and how much is committed together.
