@@ -18,11 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use nexo_receiver::{
     batch::Batch,
     clock::Timestamp,
     delivery::{DeliveryId, Status},
     event::Arrival,
+    flood::sample::{Outcome, Sample},
+    money::Money,
     phone::Phone,
     secret::Secret,
     signature::{Keyring, SigningKey},
@@ -158,13 +161,14 @@ async fn ingest(store: &dyn Store) -> f64 {
 fn arrival(n: u32, key: &SigningKey, keyring: &Keyring) -> Arrival {
     let (id, now) = (uuid::Uuid::new_v4(), Timestamp::now());
     let carrier = ["viettel", "vinaphone", "mobifone", "vietnamobile"][n as usize % 4];
-    let (status, cost, code) =
-        if n.is_multiple_of(10) { ("failed", "0", r#""busy""#) } else { ("delivered", "0.022", "null") };
-    let phone = fastrand::u32(..10_000_000);
-    let body = format!(
-        r#"{{"type":"otp.{status}","id":"{id}","phone":"+8498{phone:07}","carrier":"{carrier}","status":"{status}","cost":{cost},"error_code":{code},"created_at":"{now}","completed_at":"{now}"}}"#
-    );
-    let body = bytes::Bytes::from(body);
+    let outcome = match n.is_multiple_of(10) {
+        true => Outcome::Failed("busy".into()),
+        false => Outcome::Delivered(Money::parse("0.022").unwrap()),
+    };
+    let phone = Phone::parse(&format!("+8498{:07}", fastrand::u32(..10_000_000))).unwrap();
+    let carrier = carrier.into();
+    let sample = Sample { id: id.to_string(), phone, carrier, outcome, created_at: now, completed_at: now };
+    let body = Bytes::from(sample.body());
     let signature = key.sign(&body);
     Arrival::understand(keyring.verify(body, signature).unwrap(), now)
 }
@@ -229,7 +233,7 @@ fn lists() -> Vec<(&'static str, ListDeliveries)> {
         ("rare error code (3)", ListDeliveries { error_code: text("rare"), ..all() }),
         ("unknown error code", ListDeliveries { error_code: text("unknown"), ..all() }),
         (
-            "carrier, sent (0)",
+            "carrier, sent (5)",
             ListDeliveries { carrier: text("viettel"), status: Some(Status::Sent), ..all() },
         ),
         (

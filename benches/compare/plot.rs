@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use plotters::{
-    coord::Shift,
+    coord::{Shift, ranged1d::ValueFormatter, types::RangedCoordf64},
     prelude::*,
     style::text_anchor::{HPos, Pos, VPos},
 };
@@ -83,17 +83,7 @@ fn bars(
         .collect();
     let most = rows.iter().map(|(_, pieces)| pieces.iter().sum()).fold(0.0, f64::max);
     let mut chart = builder(area, title).build_cartesian_2d(0.0..most * ROOM, below(rows.len()))?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .y_labels(0)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(FAINT)
-        .x_labels(6)
-        .x_label_formatter(&show)
-        .label_style(text(12, INK, HPos::Center))
-        .draw()?;
+    draw_mesh(&mut chart, 6, &show)?;
     for (row, (peer, pieces)) in (0..).map(f64::from).zip(&rows) {
         let mut start = 0.0;
         for (piece, colour) in pieces.iter().zip(colours(peer)) {
@@ -122,16 +112,7 @@ fn latencies(area: &Area<'_>, results: &Results, loads: &[Load]) -> anyhow::Resu
         format!("ms within which 99 % are answered, at {} events a second (pale to dark)", rates.join(", "));
     let mut chart =
         builder(area, &title).build_cartesian_2d((least..most).log_scale(), below(peers.len()))?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .y_labels(0)
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(FAINT)
-        .axis_style(FAINT)
-        .x_label_formatter(&|ms| format!("{ms}"))
-        .label_style(text(12, INK, HPos::Center))
-        .draw()?;
+    draw_mesh(&mut chart, 10, &|ms| format!("{ms}"))?;
     for (row, peer) in (0..).map(f64::from).zip(&peers) {
         let dots = loads.iter().rev().zip(colours(peer).into_iter().cycle());
         for (load, colour) in dots.collect::<Vec<_>>().into_iter().rev() {
@@ -152,6 +133,26 @@ fn builder<'a, 'b>(area: &'a Area<'b>, title: &str) -> ChartBuilder<'a, 'b, SVGB
         .x_label_area_size(24)
         .y_label_area_size(NAMES);
     builder
+}
+
+/// Faint lines at about so many figures, which stand below.
+fn draw_mesh<X: Ranged<ValueType = f64> + ValueFormatter<f64>>(
+    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, RangedCoordf64>>,
+    figures: usize,
+    show: &dyn Fn(&f64) -> String,
+) -> anyhow::Result<()> {
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(0)
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(FAINT)
+        .axis_style(FAINT)
+        .x_labels(figures)
+        .x_label_formatter(&show)
+        .label_style(text(12, INK, HPos::Center))
+        .draw()?;
+    Ok(())
 }
 
 /// So many rows, the first on top.
