@@ -12,10 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::timeout_at,
 };
 
@@ -93,7 +92,7 @@ impl Writer {
             broken: AtomicBool::new(false),
             log: Mutex::default(),
         };
-        (Self { queue, bytes, metrics, enough }, tokio::spawn(commits.run(waiting)))
+        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(waiting)))
     }
 
     /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
@@ -153,28 +152,36 @@ enum Failure {
 }
 
 impl GroupCommit {
-    async fn run(self, mut queue: mpsc::Receiver<Waiting>) {
-        // Commits are polled here, not spawned: a lone arrival's would pay for a task of its own.
-        let mut under_way = FuturesUnordered::new();
+    async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>) {
+        let mut under_way = JoinSet::new();
         loop {
             let lane =
                 under_way.is_empty() || (under_way.len() < self.store.lanes() && queue.len() >= WORTH_A_SYNC);
             tokio::select! {
                 biased;
-                Some(()) = under_way.next(), if !under_way.is_empty() => {
-                    if self.broken.load(Ordering::Acquire) {
-                        // Dropping the queue tells all that wait, and ends the service.
+                Some(done) = under_way.join_next(), if !under_way.is_empty() => {
+                    if done.is_err() {
                         return;
                     }
                 }
                 waiting = self.next(&mut queue), if lane => match waiting {
-                    Some(waiting) => under_way.push(self.commit_and_answer(waiting)),
+                    // A task of its own would cost a lone one two more hand-overs between threads.
+                    Some(lone) if lone.len() == 1 && under_way.is_empty() => {
+                        Arc::clone(&self).commit_and_answer(lone).await;
+                    }
+                    Some(waiting) => {
+                        under_way.spawn(Arc::clone(&self).commit_and_answer(waiting));
+                    }
                     None => break,
                 },
                 () = self.enough.notified(), if !lane => {}
             }
+            if self.broken.load(Ordering::Acquire) {
+                // Dropping the queue tells all that wait, and ends the service.
+                return;
+            }
         }
-        while under_way.next().await.is_some() {}
+        under_way.join_all().await;
         lock(&self.log).write();
     }
 
@@ -193,7 +200,7 @@ impl GroupCommit {
         (!waiting.is_empty()).then_some(waiting)
     }
 
-    async fn commit_and_answer(&self, waiting: Vec<Waiting>) {
+    async fn commit_and_answer(self: Arc<Self>, waiting: Vec<Waiting>) {
         let (mut arrivals, mut senders) =
             (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
         let mut room: Option<OwnedSemaphorePermit> = None;
