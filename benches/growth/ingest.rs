@@ -30,13 +30,14 @@ const WARM: usize = EVENTS / 4;
 pub(crate) async fn compare(filled: &Place, what: &Filled) {
     println!("\nevents a second, batches of {BATCH}, {} at a time:", filled.store().lanes());
     let (mut to_empty, mut to_filled) = (Vec::new(), Vec::new());
+    let empty = filled.empty_one().await;
     for round in 1..=ROUNDS {
-        let empty = filled.empty_one().await;
+        empty.empty().await;
         to_empty.push(ingest(&empty, what, "empty").await);
-        empty.remove(filled).await;
         to_filled.push(ingest(filled, what, "filled").await);
         println!("  round {round}: {:.2}", to_filled[round - 1] / to_empty[round - 1]);
     }
+    empty.remove(filled).await;
     let (to_empty, to_filled) = (median(to_empty), median(to_filled));
     println!("  medians: {to_empty:.0} empty, {to_filled:.0} filled: {:.2}", to_filled / to_empty);
 }

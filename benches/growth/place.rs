@@ -71,6 +71,14 @@ impl Place {
         place
     }
 
+    /// Takes all deliveries out again. A database dropped and made anew would have Postgres write a checkpoint.
+    pub(crate) async fn empty(&self) {
+        match self {
+            Self::Postgres { .. } => self.run("TRUNCATE deliveries, hours, hour_counts").await,
+            Self::Sqlite { .. } => self.run_on_file("DELETE FROM deliveries; VACUUM").await,
+        }
+    }
+
     /// Removes an empty store that is needed no more.
     pub(crate) async fn remove(self, beside: &Self) {
         self.store().close().await;
@@ -94,14 +102,16 @@ impl Place {
     pub(crate) async fn fill(&self, filled: &Filled) {
         match self {
             Self::Postgres { .. } => self.run(&filled.statements(filled::POSTGRES)).await,
-            Self::Sqlite { folder, .. } => {
-                let file = format!("sqlite://{}/nexo-receiver.db", folder.display());
-                let mut connection = SqliteConnection::connect(&file).await.unwrap();
-                let sql = filled.statements(filled::SQLITE);
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-                connection.close().await.unwrap();
-            }
+            Self::Sqlite { .. } => self.run_on_file(&filled.statements(filled::SQLITE)).await,
         }
+    }
+
+    async fn run_on_file(&self, sql: &str) {
+        let Self::Sqlite { folder, .. } = self else { return };
+        let file = format!("sqlite://{}/nexo-receiver.db", folder.display());
+        let mut connection = SqliteConnection::connect(&file).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
     }
 
     /// Runs statements on Postgres, one by one: VACUUM does not go with others.
