@@ -114,22 +114,26 @@ pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
 }
 
 fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<Status>) {
-    sql.push("SELECT ").push(rows::DELIVERY).push(" FROM deliveries WHERE TRUE");
-    // With `+` a column is no reason to choose an index: a phone or an error code is the better one.
-    let mut better = false;
+    // Named, because SQLite, once somebody has run ANALYZE, may choose one that does not have the range in order.
+    let index = match question {
+        ListDeliveries { phone: Some(_), .. } => "deliveries_by_phone",
+        ListDeliveries { error_code: Some(_), .. } => "deliveries_by_error_code",
+        ListDeliveries { carrier: Some(_), .. } => "deliveries_by_carrier",
+        _ => "deliveries_by_status",
+    };
+    sql.push("SELECT ").push(rows::DELIVERY).push(" FROM deliveries INDEXED BY ").push(index);
+    sql.push(" WHERE TRUE");
     if let Some(phone) = &question.phone {
         sql.push(" AND phone = ").push_bind(phone.reveal());
-        better = true;
     }
     if let Some(code) = &question.error_code {
-        sql.push(if better { " AND +error_code = " } else { " AND error_code = " }).push_bind(code.as_str());
-        better = true;
+        sql.push(" AND error_code = ").push_bind(code.as_str());
     }
     if let Some(carrier) = &question.carrier {
-        sql.push(if better { " AND +carrier = " } else { " AND carrier = " }).push_bind(carrier.as_str());
+        sql.push(" AND carrier = ").push_bind(carrier.as_str());
     }
     if let Some(status) = status {
-        sql.push(if better { " AND +status = " } else { " AND status = " }).push_bind(status.as_str());
+        sql.push(" AND status = ").push_bind(status.as_str());
     }
     if let Some(from) = question.from {
         sql.push(" AND listed_at >= ").push_bind(from.micros());
