@@ -2,7 +2,7 @@
 //!
 //! Lives here: RFC 3339 in, RFC 3339 out, microseconds between. Does not: deadlines, which are tokio's.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -40,6 +40,12 @@ impl Timestamp {
         if (1..=9999).contains(&utc.year()) { Ok(Self::truncate(utc)) } else { Err(InvalidTimestamp) }
     }
 
+    /// Parses a date as HTTP has it, `Thu, 26 May 2026 10:00:00 GMT`; `None` for anything else.
+    #[must_use]
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        Self::from_date_time(httpdate::parse_http_date(text).ok()?.into()).ok()
+    }
+
     /// From microseconds since 1970.
     ///
     /// # Errors
@@ -70,6 +76,12 @@ impl Timestamp {
     pub fn from_date_time(time: OffsetDateTime) -> Result<Self, InvalidTimestamp> {
         let micros = time.unix_timestamp_nanos().div_euclid(1_000);
         Self::from_micros(i64::try_from(micros).map_err(|_| InvalidTimestamp)?)
+    }
+
+    /// How long after `earlier` this is; nothing if it is before.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.micros() - earlier.micros()).unwrap_or(0))
     }
 
     /// The time `hours` hours before; the earliest that can be kept where that is later.
@@ -115,6 +127,16 @@ mod tests {
         assert_eq!(time.to_string(), "2026-05-26T10:00:00.123456Z");
         assert_eq!(Timestamp::from_micros(time.micros()).unwrap(), time);
         assert_eq!(Timestamp::from_date_time(time.date_time()).unwrap(), time);
+    }
+
+    #[test]
+    fn reads_the_dates_of_http() {
+        let time = Timestamp::parse_http_date("Tue, 26 May 2026 10:00:25 GMT").unwrap();
+        assert_eq!(time.to_string(), "2026-05-26T10:00:25Z");
+        let earlier = Timestamp::parse("2026-05-26T10:00:00Z").unwrap();
+        assert_eq!(time.since(earlier), Duration::from_secs(25));
+        assert_eq!(earlier.since(time), Duration::ZERO);
+        assert_eq!(Timestamp::parse_http_date("2026-05-26T10:00:25Z"), None);
     }
 
     #[test]

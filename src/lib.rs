@@ -22,6 +22,9 @@ pub mod sandbox;
 pub mod delivery;
 pub mod event;
 
+// Beside the way: the provider, called.
+pub mod provider;
+
 // events → batch → commit
 pub mod batch;
 pub mod store;

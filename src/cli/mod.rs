@@ -3,6 +3,7 @@
 //! Lives here: what can be called, how a command's answer becomes lines and an exit code. Does not: what it does.
 
 mod backup;
+mod balance;
 mod bodies;
 mod config;
 mod demo;
@@ -12,6 +13,7 @@ mod health;
 mod migrate;
 pub mod reprocess;
 mod sandbox;
+mod send;
 mod serve;
 mod trigger;
 mod verify;
@@ -68,6 +70,10 @@ enum Command {
     Sandbox(Box<sandbox::Args>),
     /// Send one signed event by hand.
     Trigger(trigger::Args),
+    /// Send an OTP over the provider: a real phone is called, and it costs money.
+    Send(send::Args),
+    /// Ask what the provider's wallet holds.
+    Balance,
     /// Send signed events in numbers, and tell how the receiver bore them.
     Flood(flood::Args),
 }
@@ -125,6 +131,8 @@ impl Cli {
                 Command::Demo => demo::run().await,
                 Command::Sandbox(args) => sandbox::run(*args, &settings).await,
                 Command::Trigger(args) => trigger::run(&args, &settings).await,
+                Command::Send(args) => send::run(&args, &settings).await,
+                Command::Balance => balance::run(&settings).await,
                 Command::Flood(args) => flood::run(&args, &settings).await,
             }
         });

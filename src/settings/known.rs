@@ -66,6 +66,8 @@ pub(super) const ALL: &[Known] = &[
     plain("log.filter", "RUST_LOG"),
     secret("provider.key", "NEXO_KEY"),
     plain("provider.base_url", "NEXO_BASE_URL"),
+    plain("provider.connect_seconds", "PROVIDER_CONNECT_SECONDS"),
+    plain("provider.call_seconds", "PROVIDER_CALL_SECONDS"),
 ];
 
 /// The setting with this key.

@@ -20,7 +20,7 @@ use std::{
 use url::Url;
 
 use crate::{
-    http, logs,
+    http, logs, provider,
     secret::Secret,
     service,
     store::{open::Location, postgres, sqlite},
@@ -67,6 +67,10 @@ pub struct Provider {
     pub key: Option<Secret>,
     /// Where the provider is.
     pub base_url: Url,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a call may take.
+    pub timeout: Duration,
 }
 
 /// All settings, each checked. What only `serve` requires may be missing still: [`Settings::service`] asks for it.
@@ -155,6 +159,20 @@ impl Settings {
     /// When there is none.
     pub fn api_token(&self) -> Result<Secret, SettingsError> {
         required(self.api.current.as_ref(), "api.token")
+    }
+
+    /// What calls to the provider need.
+    ///
+    /// # Errors
+    /// When there is no key.
+    pub fn provider(&self) -> Result<provider::Options, SettingsError> {
+        let Provider { key, base_url, connect_timeout, timeout } = &self.provider;
+        Ok(provider::Options {
+            base_url: base_url.clone(),
+            key: required(key.as_ref(), "provider.key")?,
+            connect_timeout: *connect_timeout,
+            timeout: *timeout,
+        })
     }
 }
 
@@ -298,6 +316,8 @@ fn provider(layers: &Layers) -> Result<Provider, SettingsError> {
             "an http or https URL without user, query or fragment",
             base_url,
         )?,
+        connect_timeout: layers.seconds("provider.connect_seconds", HOUR)?,
+        timeout: layers.seconds("provider.call_seconds", HOUR)?,
     })
 }
 

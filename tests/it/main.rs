@@ -11,6 +11,7 @@ mod demo;
 mod flood;
 mod guide;
 mod outage;
+mod provider;
 mod quarantine;
 mod readme;
 mod replicas;

@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, collections::BTreeSet, fs, path::Path};
 type Tree = BTreeMap<String, String>;
 
 /// What may stand in some places only.
-const PLACES: [(&str, &[&str]); 8] = [
+const PLACES: [(&str, &[&str]); 9] = [
     ("axum::", &["src/http/", "src/sandbox/"]),
+    ("reqwest::", &["src/provider/"]),
     ("sqlx::", &["src/store/"]),
     ("postgres::", &["src/store/postgres/", "src/store/open.rs", "src/settings/"]),
     ("sqlite::", &["src/store/sqlite/", "src/store/open.rs", "src/settings/"]),
