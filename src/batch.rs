@@ -7,7 +7,8 @@ use std::cmp::Ordering;
 use crate::{
     clock::Timestamp,
     delivery::{DeliveryId, Standing},
-    event::{Arrival, Event, NotUnderstood},
+    event::{Arrival, Event, Meaning, NotUnderstood},
+    proof::Proof,
     signature::Verified,
 };
 
@@ -27,8 +28,8 @@ pub enum Outcome {
 /// One event, however many of its copies the batch holds.
 #[derive(Clone, Debug)]
 pub struct FoldedEvent {
-    /// The bytes and their signature: of copies under two secrets, the lesser, so that order does not matter.
-    pub verified: Verified,
+    /// The bytes; of copies signed with two secrets, under the lesser signature, so that order does not matter.
+    pub proof: Proof,
     /// What it says, first received when its earliest copy was.
     pub event: Event,
     /// Copies in this batch.
@@ -65,10 +66,10 @@ impl Batch {
         let mut places = vec![Place::Quarantine(0); arrivals.len()];
         let (mut events, mut quarantine) = (Vec::with_capacity(arrivals.len()), Vec::new());
         for (place, arrival) in places.iter_mut().zip(arrivals) {
-            let Arrival { verified, received_at, times, meaning } = arrival;
+            let Arrival { received_at, times, meaning } = arrival;
             match meaning {
-                Ok(event) => events.push((place, FoldedEvent { verified, event, times })),
-                Err(reason) => {
+                Meaning::Event(event, proof) => events.push((place, FoldedEvent { proof, event, times })),
+                Meaning::NotUnderstood(reason, verified) => {
                     quarantine.push((place, FoldedQuarantine { verified, received_at, reason, times }));
                 }
             }
@@ -94,20 +95,6 @@ impl Batch {
     pub fn of_quarantine(body: FoldedQuarantine) -> Self {
         Self { quarantine: vec![body], ..Self::default() }
     }
-
-    /// The same bytes for quarantine, since the store refused the events that they are.
-    #[must_use]
-    pub fn refused_by_store(self) -> Self {
-        let refused = |event: FoldedEvent| FoldedQuarantine {
-            verified: event.verified,
-            received_at: event.event.told.received_at,
-            reason: NotUnderstood::RefusedByStore,
-            times: event.times,
-        };
-        let mut quarantine: Vec<_> = self.events.into_iter().map(refused).chain(self.quarantine).collect();
-        quarantine.sort_by_key(|body| body.verified.digest());
-        Self { quarantine, ..Self::default() }
-    }
 }
 
 /// What may come in copies.
@@ -126,8 +113,11 @@ impl Copies for FoldedEvent {
 
     fn add(&mut self, copy: Self) {
         self.times += copy.times;
-        if copy.verified.signature() < self.verified.signature() {
-            self.verified = copy.verified;
+        // One that is signed before one that is not.
+        if let Some(other) = copy.proof.signature()
+            && self.proof.signature().is_none_or(|signature| other < signature)
+        {
+            self.proof = copy.proof;
         }
         let earliest = &mut self.event.told.received_at;
         *earliest = copy.event.told.received_at.min(*earliest);
@@ -145,6 +135,14 @@ impl Copies for FoldedQuarantine {
 }
 
 impl FoldedEvent {
+    /// The same bytes for quarantine, since the store refuses the event that they are; `None` when nobody signed them.
+    #[must_use]
+    pub fn refused_by_store(self) -> Option<FoldedQuarantine> {
+        let Proof::Signed(verified) = self.proof else { return None };
+        let (received_at, reason) = (self.event.told.received_at, NotUnderstood::RefusedByStore);
+        Some(FoldedQuarantine { verified, received_at, reason, times: self.times })
+    }
+
     /// Whose event it is.
     #[must_use]
     pub fn id(&self) -> &DeliveryId {

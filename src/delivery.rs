@@ -113,7 +113,7 @@ impl Source {
 
 /// An event's rank among the events of its OTP, as bytes that sort: the greatest is the present state.
 ///
-/// In order of weight: terminal before `sent`; the later `completed_at` (none is earliest); `delivered` before
+/// In order of weight: terminal before `sent`, and `sent` as the provider tells it before what a caller tells; the later `completed_at` (none is earliest); `delivered` before
 /// `failed`, since it reached the phone and costs money; the greater digest of the body. All of it is the event's
 /// own content, so that no order of arrival can change which event wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -123,11 +123,24 @@ impl Standing {
     /// Bytes of a standing.
     pub const LENGTH: usize = 1 + 8 + 1 + 32;
 
-    /// The standing of an event.
+    /// The standing of what a caller told: below all that the provider says.
+    #[must_use]
+    pub fn of_a_word(digest: Digest) -> Self {
+        let mut bytes = [0; Self::LENGTH];
+        bytes[10..].copy_from_slice(digest.as_bytes());
+        Self(bytes)
+    }
+
+    /// Whether it is the provider's.
+    fn is_the_providers(&self) -> bool {
+        self.0[0] > 0
+    }
+
+    /// The standing of an event of the provider's.
     #[must_use]
     pub fn new(status: Status, completed_at: Option<Timestamp>, digest: Digest) -> Self {
         let mut bytes = [0; Self::LENGTH];
-        bytes[0] = u8::from(status.is_terminal());
+        bytes[0] = 1 + u8::from(status.is_terminal());
         bytes[1..9].copy_from_slice(&sortable(completed_at).to_be_bytes());
         bytes[9] = u8::from(status == Status::Delivered);
         bytes[10..].copy_from_slice(digest.as_bytes());
@@ -163,14 +176,14 @@ impl fmt::Debug for Standing {
 pub struct Delivery {
     /// The provider's id.
     pub id: DeliveryId,
-    /// Whom it was sent to.
-    pub phone: Phone,
+    /// Whom it was sent to. This, the carrier and the cost are there as soon as the provider has told of it.
+    pub phone: Option<Phone>,
     /// The carrier's name as the provider gives it; new ones may come.
-    pub carrier: String,
+    pub carrier: Option<String>,
     /// Where it stands.
     pub status: Status,
     /// What it cost, in US dollars.
-    pub cost: Money,
+    pub cost: Option<Money>,
     /// Why it failed, in the provider's words; new ones may come.
     pub error_code: Option<String>,
     /// When it was sent: the earliest time that any event names.
@@ -188,16 +201,26 @@ pub struct Delivery {
 impl Delivery {
     /// Folds two states of one OTP into one: commutative, associative, idempotent.
     ///
-    /// The greater [`Standing`] wins whole; `created_at` is the earliest that is known on either side, and
-    /// `received_at` the earliest at which the winner came.
+    /// The greater [`Standing`] wins whole; of two that are the provider's, `created_at` is the earliest of both, and of
+    /// two that callers told, what one of them lacks is the other's. `received_at` is the earliest at which the winner
+    /// came.
     #[must_use]
     pub fn merge(self, other: Self) -> Self {
-        let created_at = self.created_at.into_iter().chain(other.created_at).min();
         let (mut winner, loser) = if self.standing >= other.standing { (self, other) } else { (other, self) };
         if winner.standing == loser.standing {
             winner.received_at = winner.received_at.min(loser.received_at);
         }
-        Self { created_at, ..winner }
+        let providers = winner.standing.is_the_providers();
+        if providers == loser.standing.is_the_providers() {
+            winner.created_at = winner.created_at.into_iter().chain(loser.created_at).min();
+        }
+        if !providers {
+            // Not the winner's first: of three, who lacks what would then depend on their order.
+            winner.phone = winner.phone.max(loser.phone);
+            winner.carrier = winner.carrier.max(loser.carrier);
+            winner.cost = winner.cost.max(loser.cost);
+        }
+        winner
     }
 
     /// The time a delivery is listed under, set when its id is first seen and never again, so that pages are
@@ -219,30 +242,41 @@ mod tests {
 
     prop_compose! {
         /// Few distinct values, so that ties and repeats are common.
-        fn state()(
+        fn state_told_by(provider: bool)(
             body in 0u8..5,
             status in select(Status::ALL.to_vec()),
             created_at in option::of(0i64..3),
             completed_at in option::of(-1i64..3),
             received_at in 0i64..4,
+            knows in any::<[bool; 3]>(),
         ) -> Delivery {
             // The same body says the same: the digest covers every field but when it came.
-            let digest = Digest::of(format!("{body} {status:?} {created_at:?} {completed_at:?}").as_bytes());
-            let completed_at = completed_at.map(time);
+            let said = format!("{body} {status:?} {created_at:?} {completed_at:?} {provider} {knows:?}");
+            let digest = Digest::of(said.as_bytes());
+            let (status, completed_at) =
+                if provider { (status, completed_at.map(time)) } else { (Status::Sent, None) };
+            let known = |field: usize| provider || knows[field];
             Delivery {
                 id: DeliveryId::parse("a".into()).unwrap(),
-                phone: Phone::parse("+84981234567").unwrap(),
-                carrier: body.to_string(),
+                phone: known(0).then(|| Phone::parse(&format!("+8498123456{body}")).unwrap()),
+                carrier: known(1).then(|| body.to_string()),
                 status,
-                cost: Money::ZERO,
+                cost: known(2).then_some(Money::ZERO),
                 error_code: None,
                 created_at: created_at.map(time),
                 completed_at,
                 received_at: time(received_at),
                 source: Source::Webhook,
-                standing: Standing::new(status, completed_at, digest),
+                standing: match provider {
+                    true => Standing::new(status, completed_at, digest),
+                    false => Standing::of_a_word(digest),
+                },
             }
         }
+    }
+
+    fn state() -> impl Strategy<Value = Delivery> {
+        any::<bool>().prop_flat_map(state_told_by)
     }
 
     fn fold(states: &[Delivery]) -> Delivery {
@@ -280,7 +314,23 @@ mod tests {
         }
 
         #[test]
-        fn the_later_completion_is_the_state(a in state(), b in state()) {
+        fn what_a_caller_tells_changes_nothing_that_the_provider_told(
+            a in state_told_by(true),
+            b in state_told_by(false),
+        ) {
+            prop_assert_eq!(a.clone().merge(b), a);
+        }
+
+        #[test]
+        fn what_one_caller_knows_is_not_lost_to_another(a in state_told_by(false), b in state_told_by(false)) {
+            let merged = a.clone().merge(b.clone());
+            prop_assert_eq!(merged.phone.is_some(), a.phone.is_some() || b.phone.is_some());
+            prop_assert_eq!(merged.carrier.is_some(), a.carrier.is_some() || b.carrier.is_some());
+            prop_assert_eq!(merged.created_at.is_some(), a.created_at.is_some() || b.created_at.is_some());
+        }
+
+        #[test]
+        fn the_later_completion_is_the_state(a in state_told_by(true), b in state_told_by(true)) {
             prop_assume!(a.status.is_terminal() && b.status.is_terminal());
             let latest = a.completed_at.max(b.completed_at);
             prop_assert_eq!(a.merge(b).completed_at, latest);

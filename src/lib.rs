@@ -11,6 +11,9 @@ pub mod secret;
 // bytes → verified
 pub mod signature;
 
+// The bytes of an event, signed or not.
+pub mod proof;
+
 // Signed events in numbers, for measuring a receiver. Knows nothing of this one.
 pub mod flood;
 
@@ -21,6 +24,7 @@ pub mod sandbox;
 // verified → event → the state it tells
 pub mod delivery;
 pub mod event;
+pub mod watch;
 
 // Beside the way: the provider, called.
 pub mod provider;

@@ -7,7 +7,7 @@ use std::fmt;
 /// An E.164 phone number: `+`, then 7 to 15 digits, the first not 0.
 ///
 /// `Debug` and `Display` are masked (`+8498***4567`), so that a number cannot reach a log by accident.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phone(String);
 
 /// The text is no E.164 phone number.

@@ -100,7 +100,7 @@ impl Writer {
     /// # Errors
     /// [`QueueFull`] when too many arrivals or bytes wait already, or the writer is gone.
     pub fn submit(&self, arrival: Arrival) -> Result<oneshot::Receiver<Answer>, QueueFull> {
-        let bytes = u32::try_from(arrival.verified.body().len()).map_err(|_| QueueFull)?;
+        let bytes = u32::try_from(arrival.body().len()).map_err(|_| QueueFull)?;
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
         let (answer, receiver) = oneshot::channel();
         self.metrics.queue_depth.inc();
@@ -278,14 +278,18 @@ impl GroupCommit {
     async fn one_by_one(&self, batch: Batch) -> (Vec<Answer>, Vec<Answer>) {
         let (mut events, mut quarantine) = (Vec::new(), Vec::new());
         for event in batch.events {
-            let batch = Batch::of_event(event);
-            events.push(match self.attempt(&batch).await {
-                Ok(outcomes) => {
+            let batch = Batch::of_event(event.clone());
+            events.push(match (self.attempt(&batch).await, event.refused_by_store()) {
+                (Ok(outcomes), _) => {
                     lock(&self.log).report(&batch, &outcomes);
                     Ok(outcomes[0])
                 }
-                Err(Failure::NotKept) => Err(NotKept),
-                Err(Failure::Refused(_)) => self.quarantine(batch.refused_by_store()).await,
+                (Err(Failure::NotKept), _) => Err(NotKept),
+                (Err(Failure::Refused(_)), Some(body)) => self.quarantine(Batch::of_quarantine(body)).await,
+                (Err(Failure::Refused(reason)), None) => {
+                    tracing::error!(reason, "the store refuses to keep what was told of a delivery");
+                    Err(NotKept)
+                }
             });
         }
         for body in batch.quarantine {
@@ -336,7 +340,7 @@ impl Log {
         for (event, outcome) in batch.events.iter().zip(outcomes) {
             let (id, told) = (event.event.told.id.as_str(), &event.event.told);
             let status = told.status.as_str();
-            tracing::debug!(id, status, carrier = told.carrier, phone = %told.phone, ?outcome, times = event.times, "event");
+            tracing::debug!(id, status, carrier = told.carrier, phone = ?told.phone, ?outcome, times = event.times, "event");
             match outcome {
                 Outcome::New => self.new += 1,
                 Outcome::Kept => self.older += 1,

@@ -4,10 +4,11 @@
 -- The present state of each OTP, folded from its events, and the event that won, byte for byte.
 CREATE TABLE deliveries (
     id           text COLLATE "C" NOT NULL PRIMARY KEY,
-    phone        text COLLATE "C" NOT NULL,
-    carrier      text COLLATE "C" NOT NULL,
+    -- Not known, like carrier and cost, where nothing but a caller's word has told of it.
+    phone        text COLLATE "C",
+    carrier      text COLLATE "C",
     status       text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
-    cost         numeric NOT NULL,
+    cost         numeric,
     error_code   text COLLATE "C",
     created_at   timestamptz,
     completed_at timestamptz,
@@ -19,7 +20,8 @@ CREATE TABLE deliveries (
     standing     bytea NOT NULL,
     kind         text COLLATE "C" NOT NULL,
     body         bytea NOT NULL,
-    signature    bytea NOT NULL,
+    -- None for what nobody signed.
+    signature    bytea,
     -- How many times that event came.
     times        bigint NOT NULL
 );
@@ -40,7 +42,7 @@ CREATE TABLE older_events (
     delivery_id text COLLATE "C" NOT NULL,
     digest      bytea NOT NULL,
     body        bytea NOT NULL,
-    signature   bytea NOT NULL,
+    signature   bytea,
     kind        text COLLATE "C" NOT NULL,
     status      text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
     source      text COLLATE "C" NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
@@ -78,10 +80,10 @@ CREATE INDEX hours_to_sum_up ON hours (hour) WHERE NOT summed;
 CREATE TABLE hour_counts (
     hour       timestamptz NOT NULL,
     part       bigint NOT NULL,
-    carrier    text COLLATE "C" NOT NULL,
+    carrier    text COLLATE "C",
     status     text COLLATE "C" NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
     error_code text COLLATE "C",
-    cost       numeric NOT NULL,
+    cost       numeric,
     -- The whole seconds from `created_at` to `completed_at`, and the longest of these times; none for those under way.
     second     bigint,
     longest    interval,

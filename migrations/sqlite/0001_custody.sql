@@ -2,10 +2,11 @@
 -- since 1970; costs are exact decimals as text, without trailing zeros.
 CREATE TABLE deliveries (
     id           TEXT NOT NULL PRIMARY KEY,
-    phone        TEXT NOT NULL,
-    carrier      TEXT NOT NULL,
+    -- Not known, like carrier and cost, where nothing but a caller's word has told of it.
+    phone        TEXT,
+    carrier      TEXT,
     status       TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
-    cost         TEXT NOT NULL,
+    cost         TEXT,
     error_code   TEXT,
     created_at   INTEGER,
     completed_at INTEGER,
@@ -17,7 +18,8 @@ CREATE TABLE deliveries (
     standing     BLOB NOT NULL,
     kind         TEXT NOT NULL,
     body         BLOB NOT NULL,
-    signature    BLOB NOT NULL,
+    -- None for what nobody signed.
+    signature    BLOB,
     -- How many times that event came.
     times        INTEGER NOT NULL
 ) STRICT;
@@ -38,7 +40,7 @@ CREATE TABLE older_events (
     delivery_id TEXT NOT NULL,
     digest      BLOB NOT NULL,
     body        BLOB NOT NULL,
-    signature   BLOB NOT NULL,
+    signature   BLOB,
     kind        TEXT NOT NULL,
     status      TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
     source      TEXT NOT NULL CHECK (source IN ('webhook', 'poll', 'send')),
@@ -76,10 +78,10 @@ CREATE INDEX hours_to_sum_up ON hours (hour) WHERE NOT summed;
 CREATE TABLE hour_counts (
     hour       INTEGER NOT NULL,
     part       INTEGER NOT NULL,
-    carrier    TEXT NOT NULL,
+    carrier    TEXT,
     status     TEXT NOT NULL CHECK (status IN ('sent', 'delivered', 'failed')),
     error_code TEXT,
-    cost       TEXT NOT NULL,
+    cost       TEXT,
     -- The whole seconds from `created_at` to `completed_at`, and the longest of these times; none for those under way.
     second     INTEGER,
     longest    INTEGER,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use super::Answer;
 use crate::{
-    event::Arrival,
+    event::{Arrival, Meaning},
     settings::Settings,
     store::{
         Quarantined, Store, StoreError, open,
@@ -53,8 +53,8 @@ pub async fn reprocess(store: &dyn Store) -> Result<Reprocessed, StoreError> {
         for quarantined in page.entries {
             let arrival = read_again(quarantined);
             match &arrival.meaning {
-                Ok(_) => understood.push(arrival),
-                Err(reason) => *reprocessed.stay.entry(reason.code()).or_default() += 1,
+                Meaning::Event(..) => understood.push(arrival),
+                Meaning::NotUnderstood(reason, _) => *reprocessed.stay.entry(reason.code()).or_default() += 1,
             }
         }
         release(store, understood, &mut reprocessed).await?;
@@ -164,8 +164,7 @@ mod tests {
         }
 
         async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
-            let is_poison =
-                |arrival: &Arrival| arrival.meaning.as_ref().unwrap().told.id.as_str() == "poison";
+            let is_poison = |arrival: &Arrival| arrival.event().unwrap().told.id.as_str() == "poison";
             if understood.iter().any(is_poison) {
                 return Err(StoreError::Refused("poison".into()));
             }
@@ -221,8 +220,7 @@ mod tests {
             "looked at 63 in quarantine: 60 released as events, 3 stay: 1 not_json, 1 refused_by_store, 1 test_ping"
         );
         let released = store.released.into_inner().unwrap();
-        let first =
-            released.iter().find(|arrival| arrival.verified.body() == &Bytes::from(event("0"))).unwrap();
+        let first = released.iter().find(|arrival| arrival.body() == &Bytes::from(event("0"))).unwrap();
         assert_eq!((first.times, first.received_at.micros()), (3, 0));
         assert_eq!(released.len(), 60);
     }

@@ -1,6 +1,6 @@
 //! What all answers of the API share: JSON, `"ok"` first, kept in no cache, and how kept bytes are shown.
 //!
-//! Lives here: [`Answer`], [`ShownBytes`]. Does not: refusals (`refusal`).
+//! Lives here: [`Answer`], [`ShownBytes`], answers in plain text. Does not: refusals (`refusal`).
 
 use axum::{
     body::Body,
@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::{signature::Verified, store::query::Page};
+use crate::{proof::Proof, store::query::Page};
 
 /// A success: `{"ok":true, …}` with the fields of `T`.
 ///
@@ -50,14 +50,30 @@ pub(crate) fn json_text(status: StatusCode, text: impl Into<Body>) -> Response {
     (status, headers, text.into()).into_response()
 }
 
+/// An answer in plain text.
+pub(crate) fn text(status: StatusCode, text: impl Into<Body>) -> Response {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The same answer, after which the connection is closed.
+pub(crate) fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 /// Converts a page's entries to what is shown of them; the next page's cursor beside.
 pub(crate) fn shown<T, S: From<T>>(page: Page<T>) -> (Vec<S>, Option<String>) {
     (page.entries.into_iter().map(S::from).collect(), page.next)
 }
 
-/// Kept bytes with their signature: `body` is the text, or null when the bytes are not UTF-8 and `body_hex` has
+/// Kept bytes with their signature, null if nobody signed them: `body` is the text, or null when the bytes are not UTF-8 and `body_hex` has
 /// them; always one of the two.
-pub(crate) struct ShownBytes(pub(crate) Verified);
+pub(crate) struct ShownBytes(pub(crate) Proof);
 
 impl Serialize for ShownBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -67,7 +83,7 @@ impl Serialize for ShownBytes {
         let mut fields = serializer.serialize_struct("ShownBytes", 3)?;
         fields.serialize_field("body", &text)?;
         fields.serialize_field("body_hex", &digits)?;
-        fields.serialize_field("signature", &self.0.signature().to_string())?;
+        fields.serialize_field("signature", &self.0.signature().map(|signature| signature.to_string()))?;
         fields.end()
     }
 }

@@ -23,10 +23,10 @@ use crate::{
 pub(crate) struct ShownDelivery {
     id: DeliveryId,
     #[serde(serialize_with = "reveal")]
-    phone: Phone,
-    carrier: String,
+    phone: Option<Phone>,
+    carrier: Option<String>,
     status: Status,
-    cost: Money,
+    cost: Option<Money>,
     error_code: Option<String>,
     created_at: Option<Timestamp>,
     completed_at: Option<Timestamp>,
@@ -35,8 +35,8 @@ pub(crate) struct ShownDelivery {
 }
 
 /// Whoever asks has a token.
-fn reveal<S: Serializer>(phone: &Phone, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(phone.reveal())
+fn reveal<S: Serializer>(phone: &Option<Phone>, serializer: S) -> Result<S::Ok, S::Error> {
+    phone.as_ref().map(Phone::reveal).serialize(serializer)
 }
 
 impl From<Delivery> for ShownDelivery {
@@ -63,7 +63,7 @@ pub(crate) struct ShownDeliveries {
     next_cursor: Option<String>,
 }
 
-/// A verified event.
+/// An event.
 #[derive(Serialize)]
 struct ShownEvent {
     received_at: Timestamp,
@@ -82,7 +82,7 @@ impl From<Evidence> for ShownEvent {
             r#type: it.kind,
             status: it.status,
             source: it.source,
-            bytes: ShownBytes(it.verified),
+            bytes: ShownBytes(it.proof),
             times: it.times,
         }
     }

@@ -16,6 +16,7 @@ mod quarantine;
 pub(crate) mod refusal;
 pub(crate) mod serve;
 mod stats;
+mod watch;
 pub mod webhook;
 
 use std::{
@@ -34,7 +35,7 @@ use axum::{
     extract::MatchedPath,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, put},
 };
 use http::{Method, Request};
 use hyper::body::Incoming;
@@ -46,6 +47,7 @@ use deadline::Deadlines;
 use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
+use watch::Desk;
 use webhook::{Call, CheckSignature, Custody, Handle, SignatureLayer};
 
 /// Limits of what callers may ask of the server.
@@ -94,11 +96,12 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let Parts { store, writer, keyring, tokens, metrics, readiness } = parts;
     let bearer = middleware::from_fn_with_state(tokens, bearer::require);
     let signed = SignatureLayer::new(keyring, options, Arc::clone(&metrics));
+    let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
 
     let api = Router::new()
         .route("/deliveries", get(deliveries::list))
-        .route("/deliveries/{id}", get(deliveries::one))
+        .route("/deliveries/{id}", get(deliveries::one).merge(put(watch::watch).with_state(desk)))
         .route("/deliveries/{id}/events", get(deliveries::events))
         .route("/stats", get(stats::stats))
         .route("/quarantine", get(quarantine::list))

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    proof::Proof,
     store::{Quarantined, Store},
 };
 
@@ -32,7 +33,7 @@ impl From<Quarantined> for ShownQuarantined {
             received_at: it.received_at,
             reason: it.reason,
             detail: it.detail,
-            bytes: ShownBytes(it.verified),
+            bytes: ShownBytes(Proof::Signed(it.verified)),
             times: it.times,
         }
     }

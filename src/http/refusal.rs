@@ -2,6 +2,8 @@
 //!
 //! Lives here: codes, statuses, headers. Does not: the webhook's answers, which are plain text (`webhook`).
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
@@ -18,6 +20,10 @@ pub(crate) enum Refusal {
     NotFound(&'static str),
     /// A parameter is wrong; which, and what would be right.
     InvalidParameter(String),
+    /// The body is wrong; what of it, and what would be right.
+    InvalidBody(String),
+    /// The body is over the limit of so many bytes.
+    BodyTooLarge(usize),
     /// The path knows other methods; the router adds `Allow`.
     MethodNotAllowed,
     /// The webhook's path knows one method only.
@@ -44,7 +50,8 @@ impl Refusal {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::InvalidParameter(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidParameter(_) | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -56,23 +63,27 @@ impl Refusal {
             Self::Unauthorized => "unauthorized",
             Self::NotFound(_) => "not_found",
             Self::InvalidParameter(_) => "invalid_parameter",
+            Self::InvalidBody(_) => "invalid_body",
+            Self::BodyTooLarge(_) => "body_too_large",
             Self::MethodNotAllowed | Self::NotAPost => "method_not_allowed",
             Self::StoreUnavailable => "store_unavailable",
             Self::Internal => "internal",
         }
     }
 
-    fn message(&self) -> &str {
-        match self {
+    fn message(&self) -> Cow<'_, str> {
+        let message = match self {
             Self::Unauthorized => {
                 "send one header `Authorization: Bearer <token>` with an API token of this service"
             }
             Self::NotFound(message) => message,
-            Self::InvalidParameter(message) => message,
+            Self::InvalidParameter(message) | Self::InvalidBody(message) => message,
+            Self::BodyTooLarge(limit) => return format!("send a body of {limit} bytes at most").into(),
             Self::MethodNotAllowed | Self::NotAPost => "use a method that the `Allow` header names",
             Self::StoreUnavailable => "the store does not answer: try again in a second",
             Self::Internal => "the service failed to answer: its log says why",
-        }
+        };
+        message.into()
     }
 
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
@@ -87,7 +98,7 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = Body { ok: false, error: self.code(), message: self.message() };
+        let body = Body { ok: false, error: self.code(), message: &self.message() };
         let mut response = json(self.status(), &body);
         response.headers_mut().extend(self.header());
         response

@@ -16,14 +16,19 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer;
 
-use super::{Options, deadline::Deadlines, observe::RequestId};
+use super::{
+    Options,
+    answer::{closing, text},
+    deadline::Deadlines,
+    observe::RequestId,
+};
 use crate::{
     clock::Timestamp,
     event::Arrival,
@@ -271,19 +276,5 @@ impl Handle<Request<Verified>> for Custody {
 fn busy() -> Response {
     let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "not kept: send it again");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-fn closing(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn text(status: StatusCode, text: impl Into<Body>) -> Response {
-    let mut response = Response::new(text.into());
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

@@ -117,7 +117,7 @@ impl<'a> Settling<'a> {
     }
 
     fn add_older(&mut self, event: FoldedEvent, index: Option<usize>) {
-        match self.older.entry((event.id().clone(), event.verified.digest())) {
+        match self.older.entry((event.id().clone(), event.proof.digest())) {
             Entry::Vacant(place) => {
                 place.insert((event, index));
             }

@@ -19,6 +19,7 @@ use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Source, Status},
     event::Arrival,
+    proof::Proof,
     signature::Verified,
 };
 use hours::Due;
@@ -61,7 +62,7 @@ pub trait Store: Send + Sync + 'static {
     /// A page of deliveries, newest first by [`Delivery::listed_at`].
     async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError>;
 
-    /// Each verified event of one delivery, oldest first; empty for an unknown id.
+    /// Each event of one delivery, oldest first; empty for an unknown id.
     async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError>;
 
     /// Counts, rates and times over a range of time.
@@ -104,12 +105,12 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// One verified event as it is kept.
+/// One event as it is kept.
 #[derive(Debug, Clone)]
 pub struct Evidence {
-    /// The exact bytes and their signature.
-    pub verified: Verified,
-    /// The provider's word for what happened.
+    /// The exact bytes, and their signature if they have one.
+    pub proof: Proof,
+    /// The provider's word for what happened; `watch` for what a caller told.
     pub kind: String,
     /// The status that it told.
     pub status: Status,

@@ -32,7 +32,7 @@ async fn what_is_understood_now_becomes_a_delivery_and_keeps_its_count(database:
         assert_eq!(delivery.received_at, received_at);
         let evidence = store.events(&id).await.unwrap();
         assert_eq!(evidence.iter().map(|kept| kept.times).collect::<Vec<_>>(), [3]);
-        assert_eq!(evidence[0].verified.body(), &body);
+        assert_eq!(evidence[0].proof.body(), &body);
         let left = store.quarantine(&ListQuarantine::default()).await.unwrap().entries;
         assert_eq!(left.iter().map(|entry| entry.reason.as_str()).collect::<Vec<_>>(), ["not_json"]);
     }

@@ -37,7 +37,7 @@ impl Postgres {
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
-        understood.retain(|arrival| arrival.meaning.is_ok());
+        understood.retain(|arrival| arrival.event().is_some());
         self.write(Work::Release(&understood)).await.map(drop)
     }
 
@@ -120,7 +120,7 @@ impl Work<'_> {
                 to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
             }
             Self::Release(understood) => {
-                let events = understood.iter().filter_map(|arrival| arrival.meaning.as_ref().ok());
+                let events = understood.iter().filter_map(Arrival::event);
                 to_set_back(events.map(|event| event.told.listed_at()))
             }
         }
@@ -196,7 +196,7 @@ async fn release(
     old_hours: &[Timestamp],
     named: bool,
 ) -> Result<Committed, sqlx::Error> {
-    let digests: Vec<_> = understood.iter().map(|arrival| digest(&arrival.verified)).collect();
+    let digests: Vec<_> = understood.iter().map(|arrival| digest(arrival.digest())).collect();
     let delete = "DELETE FROM quarantine WHERE digest = ANY($1) RETURNING digest, times";
     let mut deleted = HashMap::new();
     for row in sqlx::query(delete).bind(digests).persistent(named).fetch_all(&mut *connection).await? {
@@ -204,7 +204,7 @@ async fn release(
     }
     let released = understood.iter().filter_map(|arrival| {
         // Taken out, so that one that stands twice in the list counts once.
-        deleted.remove(&arrival.verified.digest()).map(|times| Arrival { times, ..arrival.clone() })
+        deleted.remove(&arrival.digest()).map(|times| Arrival { times, ..arrival.clone() })
     });
     let batch = Batch::fold(released.collect()).0;
     let committed = upsert(connection, &batch, old_hours, named).await?;

@@ -15,6 +15,7 @@ use crate::{
     event::Event,
     money::Money,
     phone::Phone,
+    proof::Proof,
     signature::{Digest, Signature, Verified},
     store::{Evidence, Quarantined},
 };
@@ -32,7 +33,7 @@ pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, r
 /// Everything that was told of one delivery, as one row of `deliveries` has it.
 pub(super) fn row(row: &PgRow) -> Result<FoldedEvent, Error> {
     let event = Event { kind: row.try_get("kind")?, told: delivery(row)? };
-    Ok(FoldedEvent { verified: verified(row)?, event, times: count(row, "times")? })
+    Ok(FoldedEvent { proof: proof(row)?, event, times: count(row, "times")? })
 }
 
 /// A count as the database has it.
@@ -43,7 +44,7 @@ pub(super) fn integer(count: u64) -> i64 {
 pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
     Ok(Delivery {
         id: id(row, "id")?,
-        phone: value("phone", row, |phone: &str| Phone::parse(phone).ok())?,
+        phone: value("phone", row, |phone: Option<&str>| phone.map(Phone::parse).transpose().ok())?,
         carrier: row.try_get("carrier")?,
         status: status(row, "status")?,
         cost: money(row, "cost")?,
@@ -58,7 +59,7 @@ pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
 
 pub(super) fn evidence(row: &PgRow) -> Result<Evidence, Error> {
     Ok(Evidence {
-        verified: verified(row)?,
+        proof: proof(row)?,
         kind: row.try_get("kind")?,
         status: status(row, "status")?,
         source: value("source", row, Source::parse)?,
@@ -78,9 +79,18 @@ pub(super) fn quarantined(row: &PgRow) -> Result<Quarantined, Error> {
 }
 
 fn verified(row: &PgRow) -> Result<Verified, Error> {
+    match proof(row)? {
+        Proof::Signed(verified) => Ok(verified),
+        Proof::Unsigned(_) => Err(not_what_was_put_there("signature")),
+    }
+}
+
+fn proof(row: &PgRow) -> Result<Proof, Error> {
     let body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
-    let signature = value("signature", row, |mac: &[u8]| mac.try_into().ok().map(Signature::from_bytes))?;
-    Ok(Verified::from_evidence(body, digest(row, "digest")?, signature))
+    let signature = value("signature", row, |mac: Option<&[u8]>| {
+        mac.map(|mac| mac.try_into().map(Signature::from_bytes)).transpose().ok()
+    })?;
+    Ok(Proof::from_evidence(body, digest(row, "digest")?, signature))
 }
 
 pub(super) fn id(row: &PgRow, column: &'static str) -> Result<DeliveryId, Error> {
@@ -99,8 +109,8 @@ pub(super) fn status(row: &PgRow, column: &'static str) -> Result<Status, Error>
     value(column, row, Status::parse)
 }
 
-pub(super) fn money(row: &PgRow, column: &'static str) -> Result<Money, Error> {
-    row.try_get::<Decimal, _>(column).map(Money::new)
+pub(super) fn money(row: &PgRow, column: &'static str) -> Result<Option<Money>, Error> {
+    row.try_get::<Option<Decimal>, _>(column).map(|cost| cost.map(Money::new))
 }
 
 pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, Error> {
@@ -134,6 +144,9 @@ where
     C: Decode<'r, Db> + Type<Db>,
 {
     let kept = row.try_get::<C, _>(column)?;
-    parse(kept)
-        .ok_or_else(|| Error::ColumnDecode { index: column.into(), source: "not what was put there".into() })
+    parse(kept).ok_or_else(|| not_what_was_put_there(column))
+}
+
+fn not_what_was_put_there(column: &'static str) -> Error {
+    Error::ColumnDecode { index: column.into(), source: "not what was put there".into() }
 }

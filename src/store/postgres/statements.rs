@@ -7,7 +7,9 @@ use sqlx::{Postgres as Db, postgres::PgArguments, query::Query};
 use super::rows;
 use crate::{
     batch::{FoldedEvent, FoldedQuarantine},
-    signature::Verified,
+    money::Money,
+    phone::Phone,
+    signature::{Digest, Signature},
 };
 
 /// The columns of a row of `deliveries`, in the order of [`bind_rows`].
@@ -96,10 +98,10 @@ type Statement = Query<'static, Db, PgArguments>;
 pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
     statement
         .bind(column(rows, |row| row.id().as_str()))
-        .bind(column(rows, |row| row.event.told.phone.reveal()))
-        .bind(column(rows, |row| row.event.told.carrier.as_str()))
+        .bind(column(rows, |row| row.event.told.phone.as_ref().map(Phone::reveal)))
+        .bind(column(rows, |row| row.event.told.carrier.as_deref()))
         .bind(column(rows, |row| row.event.told.status.as_str()))
-        .bind(column(rows, |row| row.event.told.cost.amount()))
+        .bind(column(rows, |row| row.event.told.cost.map(Money::amount)))
         .bind(column(rows, |row| row.event.told.error_code.as_deref()))
         .bind(column(rows, |row| row.event.told.created_at.map(|time| time.date_time())))
         .bind(column(rows, |row| row.event.told.completed_at.map(|time| time.date_time())))
@@ -108,17 +110,17 @@ pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statemen
         .bind(column(rows, |row| row.event.told.source.as_str()))
         .bind(column(rows, |row| row.standing().as_bytes().as_slice()))
         .bind(column(rows, |row| row.event.kind.as_str()))
-        .bind(column(rows, |row| row.verified.body().as_ref()))
-        .bind(column(rows, |row| signature(&row.verified)))
+        .bind(column(rows, |row| row.proof.body().as_ref()))
+        .bind(column(rows, |row| row.proof.signature().map(bytes)))
         .bind(column(rows, |row| rows::integer(row.times)))
 }
 
 pub(super) fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> Statement {
     statement
         .bind(column(events, |event| event.id().as_str()))
-        .bind(column(events, |event| digest(&event.verified)))
-        .bind(column(events, |event| event.verified.body().as_ref()))
-        .bind(column(events, |event| signature(&event.verified)))
+        .bind(column(events, |event| digest(event.proof.digest())))
+        .bind(column(events, |event| event.proof.body().as_ref()))
+        .bind(column(events, |event| event.proof.signature().map(bytes)))
         .bind(column(events, |event| event.event.kind.as_str()))
         .bind(column(events, |event| event.event.told.status.as_str()))
         .bind(column(events, |event| event.event.told.source.as_str()))
@@ -128,9 +130,9 @@ pub(super) fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> State
 
 pub(super) fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuarantine]) -> Statement {
     statement
-        .bind(column(quarantine, |folded| digest(&folded.verified)))
+        .bind(column(quarantine, |folded| digest(folded.verified.digest())))
         .bind(column(quarantine, |folded| folded.verified.body().as_ref()))
-        .bind(column(quarantine, |folded| signature(&folded.verified)))
+        .bind(column(quarantine, |folded| bytes(folded.verified.signature())))
         .bind(column(quarantine, |folded| folded.reason.code()))
         .bind(column(quarantine, |folded| folded.reason.to_string()))
         .bind(column(quarantine, |folded| folded.received_at.date_time()))
@@ -142,10 +144,10 @@ fn column<'a, R, T>(rows: &'a [R], value: impl Fn(&'a R) -> T) -> Vec<T> {
     rows.iter().map(value).collect()
 }
 
-pub(super) fn digest(verified: &Verified) -> Vec<u8> {
-    verified.digest().as_bytes().to_vec()
+pub(super) fn digest(digest: Digest) -> Vec<u8> {
+    digest.as_bytes().to_vec()
 }
 
-fn signature(verified: &Verified) -> Vec<u8> {
-    verified.signature().as_bytes().to_vec()
+fn bytes(signature: Signature) -> Vec<u8> {
+    signature.as_bytes().to_vec()
 }

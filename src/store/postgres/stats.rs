@@ -5,6 +5,7 @@ use sqlx::{Error, Postgres as Db, QueryBuilder, Row, postgres::PgRow};
 use super::{Postgres, meaning, rows};
 use crate::{
     clock::Timestamp,
+    money::Money,
     store::{
         StoreError,
         query::{GroupBy, Stats, StatsQuestion},
@@ -84,7 +85,7 @@ fn counted(row: &PgRow, by: Option<GroupBy>) -> Result<Counted, Error> {
     Ok(Counted {
         key,
         status: rows::status(row, "status")?,
-        cost: rows::money(row, "cost")?,
+        cost: rows::money(row, "cost")?.unwrap_or(Money::ZERO),
         took: row.try_get::<Option<i64>, _>("second")?.map(took).transpose()?,
         count: rows::count(row, "count")?,
     })

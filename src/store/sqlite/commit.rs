@@ -67,7 +67,7 @@ impl Sqlite {
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
-        understood.retain(|arrival| arrival.meaning.is_ok());
+        understood.retain(|arrival| arrival.event().is_some());
         self.write(Work::Release(&understood)).await.map(drop)
     }
 
@@ -128,7 +128,7 @@ impl Work<'_> {
         const PAGE: usize = 4096;
         let (members, bytes): (usize, usize) = match self {
             Self::Commit(batch) => {
-                let events = batch.events.iter().map(|event| event.verified.body().len());
+                let events = batch.events.iter().map(|event| event.proof.body().len());
                 let quarantine = batch.quarantine.iter().map(|body| body.verified.body().len());
                 (batch.events.len() + batch.quarantine.len(), events.chain(quarantine).sum())
             }
@@ -211,7 +211,7 @@ async fn release(
     let mut released = Vec::with_capacity(understood.len());
     for arrival in understood {
         let row = sqlx::query("DELETE FROM quarantine WHERE digest = ? RETURNING times")
-            .bind(arrival.verified.digest().as_bytes().as_slice())
+            .bind(arrival.digest().as_bytes().to_vec())
             .fetch_optional(&mut *connection)
             .await?;
         if let Some(row) = row {

@@ -45,10 +45,10 @@ pub(super) struct Claimed<'a> {
 /// Deliveries of an hour that are alike: a row of its counts.
 pub(super) struct Alike {
     part: i64,
-    carrier: String,
+    carrier: Option<String>,
     status: String,
     error_code: Option<String>,
-    cost: String,
+    cost: Option<String>,
     second: Option<i64>,
     longest: Option<i64>,
     count: i64,
@@ -128,10 +128,10 @@ fn insert(hour: i64, counts: &[Alike]) -> QueryBuilder<Db> {
         values
             .push_bind(hour)
             .push_bind(alike.part)
-            .push_bind(alike.carrier.as_str())
+            .push_bind(alike.carrier.as_deref())
             .push_bind(alike.status.as_str())
             .push_bind(alike.error_code.as_deref())
-            .push_bind(alike.cost.as_str())
+            .push_bind(alike.cost.as_deref())
             .push_bind(alike.second)
             .push_bind(alike.longest)
             .push_bind(alike.count);

@@ -10,6 +10,7 @@ use crate::{
     event::Event,
     money::Money,
     phone::Phone,
+    proof::Proof,
     signature::{Digest, Signature, Verified},
     store::{Evidence, Quarantined},
 };
@@ -27,7 +28,7 @@ pub(super) const QUARANTINED: &str = "digest, body, signature, reason, detail, r
 /// Everything that was told of one delivery, as one row of `deliveries` has it.
 pub(super) fn row(row: &SqliteRow) -> Result<FoldedEvent, Error> {
     let event = Event { kind: row.try_get("kind")?, told: delivery(row)? };
-    Ok(FoldedEvent { verified: verified(row)?, event, times: count(row, "times")? })
+    Ok(FoldedEvent { proof: proof(row)?, event, times: count(row, "times")? })
 }
 
 /// A count as the database has it.
@@ -38,7 +39,7 @@ pub(super) fn integer(count: u64) -> i64 {
 pub(super) fn delivery(row: &SqliteRow) -> Result<Delivery, Error> {
     Ok(Delivery {
         id: id(row, "id")?,
-        phone: value("phone", row, |phone: &str| Phone::parse(phone).ok())?,
+        phone: value("phone", row, |phone: Option<&str>| phone.map(Phone::parse).transpose().ok())?,
         carrier: row.try_get("carrier")?,
         status: status(row, "status")?,
         cost: money(row, "cost")?,
@@ -53,7 +54,7 @@ pub(super) fn delivery(row: &SqliteRow) -> Result<Delivery, Error> {
 
 pub(super) fn evidence(row: &SqliteRow) -> Result<Evidence, Error> {
     Ok(Evidence {
-        verified: verified(row)?,
+        proof: proof(row)?,
         kind: row.try_get("kind")?,
         status: status(row, "status")?,
         source: value("source", row, Source::parse)?,
@@ -73,9 +74,18 @@ pub(super) fn quarantined(row: &SqliteRow) -> Result<Quarantined, Error> {
 }
 
 fn verified(row: &SqliteRow) -> Result<Verified, Error> {
+    match proof(row)? {
+        Proof::Signed(verified) => Ok(verified),
+        Proof::Unsigned(_) => Err(not_what_was_put_there("signature")),
+    }
+}
+
+fn proof(row: &SqliteRow) -> Result<Proof, Error> {
     let body = Bytes::from(row.try_get::<Vec<u8>, _>("body")?);
-    let signature = value("signature", row, |mac: &[u8]| mac.try_into().ok().map(Signature::from_bytes))?;
-    Ok(Verified::from_evidence(body, digest(row, "digest")?, signature))
+    let signature = value("signature", row, |mac: Option<&[u8]>| {
+        mac.map(|mac| mac.try_into().map(Signature::from_bytes)).transpose().ok()
+    })?;
+    Ok(Proof::from_evidence(body, digest(row, "digest")?, signature))
 }
 
 pub(super) fn id(row: &SqliteRow, column: &'static str) -> Result<DeliveryId, Error> {
@@ -94,8 +104,8 @@ pub(super) fn status(row: &SqliteRow, column: &'static str) -> Result<Status, Er
     value(column, row, Status::parse)
 }
 
-pub(super) fn money(row: &SqliteRow, column: &'static str) -> Result<Money, Error> {
-    value(column, row, |cost: &str| Money::parse(cost).ok())
+pub(super) fn money(row: &SqliteRow, column: &'static str) -> Result<Option<Money>, Error> {
+    value(column, row, |cost: Option<&str>| cost.map(Money::parse).transpose().ok())
 }
 
 pub(super) fn count(row: &SqliteRow, column: &'static str) -> Result<u64, Error> {
@@ -123,6 +133,9 @@ where
     C: Decode<'r, Db> + Type<Db>,
 {
     let kept = row.try_get::<C, _>(column)?;
-    parse(kept)
-        .ok_or_else(|| Error::ColumnDecode { index: column.into(), source: "not what was put there".into() })
+    parse(kept).ok_or_else(|| not_what_was_put_there(column))
+}
+
+fn not_what_was_put_there(column: &'static str) -> Error {
+    Error::ColumnDecode { index: column.into(), source: "not what was put there".into() }
 }

@@ -7,7 +7,11 @@ use std::sync::OnceLock;
 use sqlx::{AssertSqlSafe, QueryBuilder, Sqlite as Db, query::Query, sqlite::SqliteArguments};
 
 use super::rows;
-use crate::batch::{FoldedEvent, FoldedQuarantine};
+use crate::{
+    batch::{FoldedEvent, FoldedQuarantine},
+    phone::Phone,
+    proof::Proof,
+};
 
 /// Rows in one statement at most.
 const MOST_ROWS: usize = 64;
@@ -62,10 +66,10 @@ pub(super) fn bind_rows<'a>(rows: &[&'a FoldedEvent]) -> Query<'a, Db, SqliteArg
         let told = &row.event.told;
         statement
             .bind(told.id.as_str())
-            .bind(told.phone.reveal())
-            .bind(told.carrier.as_str())
+            .bind(told.phone.as_ref().map(Phone::reveal))
+            .bind(told.carrier.as_deref())
             .bind(told.status.as_str())
-            .bind(told.cost.to_string())
+            .bind(told.cost.map(|cost| cost.to_string()))
             .bind(told.error_code.as_deref())
             .bind(told.created_at.map(|time| time.micros()))
             .bind(told.completed_at.map(|time| time.micros()))
@@ -74,8 +78,8 @@ pub(super) fn bind_rows<'a>(rows: &[&'a FoldedEvent]) -> Query<'a, Db, SqliteArg
             .bind(told.source.as_str())
             .bind(told.standing.as_bytes().as_slice())
             .bind(row.event.kind.as_str())
-            .bind(row.verified.body().as_ref())
-            .bind(row.verified.signature().as_bytes().as_slice())
+            .bind(row.proof.body().as_ref())
+            .bind(signature(&row.proof))
             .bind(rows::integer(row.times))
     })
 }
@@ -90,10 +94,10 @@ pub(super) fn update(row: &FoldedEvent) -> QueryBuilder<Db> {
     let told = &row.event.told;
     let mut sql = QueryBuilder::new("UPDATE deliveries SET ");
     let mut set = sql.separated(", ");
-    set.push("phone = ").push_bind_unseparated(told.phone.reveal());
-    set.push("carrier = ").push_bind_unseparated(told.carrier.as_str());
+    set.push("phone = ").push_bind_unseparated(told.phone.as_ref().map(Phone::reveal));
+    set.push("carrier = ").push_bind_unseparated(told.carrier.as_deref());
     set.push("status = ").push_bind_unseparated(told.status.as_str());
-    set.push("cost = ").push_bind_unseparated(told.cost.to_string());
+    set.push("cost = ").push_bind_unseparated(told.cost.map(|cost| cost.to_string()));
     set.push("error_code = ").push_bind_unseparated(told.error_code.as_deref());
     set.push("created_at = ").push_bind_unseparated(told.created_at.map(|time| time.micros()));
     set.push("completed_at = ").push_bind_unseparated(told.completed_at.map(|time| time.micros()));
@@ -101,8 +105,8 @@ pub(super) fn update(row: &FoldedEvent) -> QueryBuilder<Db> {
     set.push("source = ").push_bind_unseparated(told.source.as_str());
     set.push("standing = ").push_bind_unseparated(told.standing.as_bytes().as_slice());
     set.push("kind = ").push_bind_unseparated(row.event.kind.as_str());
-    set.push("body = ").push_bind_unseparated(row.verified.body().as_ref());
-    set.push("signature = ").push_bind_unseparated(row.verified.signature().as_bytes().as_slice());
+    set.push("body = ").push_bind_unseparated(row.proof.body().as_ref());
+    set.push("signature = ").push_bind_unseparated(signature(&row.proof));
     set.push("times = ").push_bind_unseparated(rows::integer(row.times));
     sql.push(" WHERE id = ").push_bind(told.id.as_str());
     sql
@@ -114,12 +118,12 @@ pub(super) fn upsert_older(events: &[&FoldedEvent]) -> QueryBuilder<Db> {
         "INSERT INTO older_events AS known
             (delivery_id, digest, body, signature, kind, status, source, received_at, times) ",
     );
-    sql.push_values(events, |mut values, FoldedEvent { verified, event, times }| {
+    sql.push_values(events, |mut values, FoldedEvent { proof, event, times }| {
         values
             .push_bind(event.told.id.as_str())
-            .push_bind(verified.digest().as_bytes().as_slice())
-            .push_bind(verified.body().as_ref())
-            .push_bind(verified.signature().as_bytes().as_slice())
+            .push_bind(proof.digest().as_bytes().to_vec())
+            .push_bind(proof.body().as_ref())
+            .push_bind(signature(proof))
             .push_bind(event.kind.as_str())
             .push_bind(event.told.status.as_str())
             .push_bind(event.told.source.as_str())
@@ -129,11 +133,16 @@ pub(super) fn upsert_older(events: &[&FoldedEvent]) -> QueryBuilder<Db> {
     sql.push(
         " ON CONFLICT (delivery_id, digest) DO UPDATE SET
             times = known.times + excluded.times,
-            signature = min(known.signature, excluded.signature),
+            signature = min(coalesce(known.signature, excluded.signature),
+                coalesce(excluded.signature, known.signature)),
             received_at = min(known.received_at, excluded.received_at)
         RETURNING delivery_id, digest, times",
     );
     sql
+}
+
+fn signature(proof: &Proof) -> Option<Vec<u8>> {
+    proof.signature().map(|signature| signature.as_bytes().to_vec())
 }
 
 /// What was not understood; known already, it is only counted.

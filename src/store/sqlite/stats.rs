@@ -5,6 +5,7 @@ use sqlx::{Error, QueryBuilder, Row, Sqlite as Db, sqlite::SqliteRow};
 use super::{Sqlite, meaning, rows};
 use crate::{
     clock::Timestamp,
+    money::Money,
     store::{
         StoreError,
         hours::HOUR_MICROS,
@@ -99,7 +100,7 @@ fn counted(row: &SqliteRow, by: Option<GroupBy>) -> Result<Counted, Error> {
     Ok(Counted {
         key,
         status: rows::status(row, "status")?,
-        cost: rows::money(row, "cost")?,
+        cost: rows::money(row, "cost")?.unwrap_or(Money::ZERO),
         took: row.try_get::<Option<i64>, _>("second")?.map(took).transpose()?,
         count: rows::count(row, "count")?,
     })

@@ -76,13 +76,17 @@ async fn another_method_is_told_which_are_allowed(database: Database) {
     let paths =
         ["/deliveries", "/deliveries/x", "/deliveries/x/events", STATS, "/quarantine", "/openapi.json"];
     for path in paths.map(|path| format!("/api/v1{path}")) {
+        let allowed = if path.ends_with("/deliveries/x") { "GET,HEAD,PUT" } else { "GET,HEAD" };
         for method in
             [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS, Method::TRACE]
         {
+            if allowed.contains(method.as_str()) {
+                continue;
+            }
             let answer = api.client.send(method.clone(), &path).await;
             assert_eq!(answer.refusal().1, "method_not_allowed", "{method} {path}");
             assert_eq!(answer.status, 405);
-            assert_eq!(answer.header("allow"), "GET,HEAD");
+            assert_eq!(answer.header("allow"), allowed);
         }
         let (get, head) = (api.client.get(&path).await, api.client.send(Method::HEAD, &path).await);
         assert_eq!(head.status, get.status);

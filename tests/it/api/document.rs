@@ -33,7 +33,8 @@ async fn every_documented_operation_is_there(database: Database) {
             let known = match operation["operationId"].as_str().unwrap() {
                 // It asks for a signature; a token is none.
                 "receiveWebhook" => 401,
-                "getDelivery" | "listEvents" => 404,
+                // Its own call comes later, and leaves an event.
+                "getDelivery" => 404,
                 _ => 200,
             };
             for query in query.iter().map(String::as_str).chain(["", query.join("&").as_str()]) {
@@ -43,7 +44,7 @@ async fn every_documented_operation_is_there(database: Database) {
             called += 1;
         }
     }
-    assert_eq!(called, 10);
+    assert_eq!(called, 11);
 }
 
 /// A path and parameters that the document gives as examples.

@@ -3,6 +3,7 @@
 use nexo_receiver::{
     batch::Outcome::{Kept, New, Quarantined, Seen},
     delivery::{Source, Status},
+    event::{Arrival, Meaning},
     signature::Keyring,
 };
 
@@ -37,16 +38,17 @@ async fn every_field_of_a_delivery_comes_back(database: Database) {
         ..FAILED
     };
     let mut received = told.received(0);
-    received.meaning.as_mut().unwrap().told.received_at = at("2026-05-26T10:00:26.123457Z");
-    let expected = received.meaning.clone().unwrap().told;
+    let Meaning::Event(event, _) = &mut received.meaning else { panic!("an event") };
+    event.told.received_at = at("2026-05-26T10:00:26.123457Z");
+    let expected = event.told.clone();
     assert_eq!(keep(&*store, vec![received]).await, [New]);
     assert_eq!(delivery(&*store, told.id).await, expected);
 
     let nulls = Told { id: "nulls", cost: "1e-28", created_at: "", ..SENT };
-    let expected = nulls.received(1).meaning.unwrap().told;
+    let expected = nulls.received(1).event().unwrap().told.clone();
     keep(&*store, vec![nulls.received(1)]).await;
     assert_eq!(delivery(&*store, "nulls").await, expected);
-    assert_eq!(expected.cost.to_string(), "0.0000000000000000000000000001");
+    assert_eq!(expected.cost.unwrap().to_string(), "0.0000000000000000000000000001");
     assert_eq!(expected.source, Source::Webhook);
 
     for (n, cost) in ["9999999999999999999999999999", "0.0220", "79228162514264337593543950335", "1e27", "0"]
@@ -55,7 +57,7 @@ async fn every_field_of_a_delivery_comes_back(database: Database) {
     {
         let told = Told { id: &format!("cost{n}"), cost, ..DELIVERED };
         keep(&*store, vec![told.received(0)]).await;
-        assert_eq!(delivery(&*store, told.id).await.cost, told.received(0).meaning.unwrap().told.cost);
+        assert_eq!(delivery(&*store, told.id).await.cost, told.received(0).event().unwrap().told.cost);
     }
 }
 
@@ -66,12 +68,12 @@ async fn evidence_verifies_again(database: Database) {
     let events = store.events(&id("a")).await.unwrap();
     assert_eq!(events.len(), 2);
     for (n, event) in events.iter().enumerate() {
-        assert_eq!(event.verified.body(), &bodies[n], "oldest first");
+        assert_eq!(event.proof.body(), &bodies[n], "oldest first");
         assert_eq!(event.received_at, after(n as i64 + 1));
         let again = Keyring::new(&secret(SECRET), None)
-            .verify(event.verified.body().clone(), event.verified.signature())
+            .verify(event.proof.body().clone(), event.proof.signature().unwrap())
             .unwrap();
-        assert_eq!(again.digest(), event.verified.digest());
+        assert_eq!(again.digest(), event.proof.digest());
     }
     assert_eq!((events[0].kind.as_str(), events[0].status), ("otp.delivered", Status::Delivered));
     assert_eq!((events[1].kind.as_str(), events[1].source), ("otp.failed", Source::Webhook));
@@ -158,7 +160,7 @@ async fn a_batch_may_be_large(database: Database) {
     assert_eq!(keep(&*store, batch).await, vec![Seen; 300]);
     assert_eq!(database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await, 300);
     assert_eq!(
-        store.events(&id("id7")).await.unwrap()[0].verified.body().len(),
+        store.events(&id("id7")).await.unwrap()[0].proof.body().len(),
         60_000 + Told { id: "id7", ..DELIVERED }.body().len()
     );
 }
@@ -171,11 +173,15 @@ async fn an_event_under_two_secrets_keeps_the_lesser_signature(database: Databas
     let store = database.open().await;
     let body = DELIVERED.body();
     let copies = [arrival_under("one", body.as_bytes(), 1), arrival_under("two", body.as_bytes(), 1)];
-    let lesser = copies.iter().map(|copy| copy.verified.signature()).min().unwrap();
+    let signature = |copy: &Arrival| match &copy.meaning {
+        Meaning::Event(_, proof) => proof.signature(),
+        Meaning::NotUnderstood(..) => None,
+    };
+    let lesser = copies.iter().map(signature).min().unwrap();
     for copy in copies {
         keep(&*store, vec![copy]).await;
     }
     let events = store.events(&id("a")).await.unwrap();
     assert_eq!((events.len(), events[0].times), (1, 2));
-    assert_eq!(events[0].verified.signature(), lesser);
+    assert_eq!(events[0].proof.signature(), lesser);
 }

@@ -6,6 +6,7 @@ use nexo_receiver::{
     delivery::{Delivery, DeliveryId},
     event::Arrival,
     store::Store,
+    watch,
 };
 use proptest::{
     collection::vec,
@@ -15,7 +16,7 @@ use proptest::{
 };
 use tokio::runtime::Handle;
 
-use super::{DELIVERED, Told, id, keep};
+use super::{DELIVERED, Told, after, id, keep};
 use crate::support::database::{Database, on_each_store};
 
 on_each_store! { any_sequence_in_any_batches_gives_what_merge_gives }
@@ -37,9 +38,23 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    /// What a caller tells of the same few.
+    fn watched()(
+        id in select(IDS.to_vec()),
+        body in select(vec![
+            "", r#"{"phone":"+84981234567"}"#, r#"{"carrier":"itel","cost":0.022}"#,
+            r#"{"carrier":"viettel","created_at":"2026-05-26T08:00:00Z"}"#, r#"{"cost":0.03}"#,
+        ]),
+        received in 0i64..4,
+    ) -> Arrival {
+        watch::watched(super::id(id), body.into(), after(received)).unwrap()
+    }
+}
+
 /// Batches, each for one of two replicas.
 fn batches() -> impl Strategy<Value = Vec<(bool, Vec<Arrival>)>> {
-    vec((any::<bool>(), vec(told(), 1..6)), 1..6)
+    vec((any::<bool>(), vec(prop_oneof![3 => told(), 1 => watched()], 1..6)), 1..6)
 }
 
 async fn any_sequence_in_any_batches_gives_what_merge_gives(database: Database) {
@@ -66,8 +81,8 @@ async fn compare(database: &Database, replicas: &[Arc<dyn Store>; 2], batches: V
     let mut times: BTreeMap<_, u64> = BTreeMap::new();
     for (replica, batch) in batches {
         for arrival in &batch {
-            let told = arrival.meaning.clone().unwrap().told;
-            *times.entry((told.id.clone(), arrival.verified.digest())).or_default() += 1;
+            let told = arrival.event().unwrap().told.clone();
+            *times.entry((told.id.clone(), arrival.digest())).or_default() += 1;
             let state = match states.remove(&told.id) {
                 Some(state) => state.merge(told),
                 None => told,
@@ -80,7 +95,7 @@ async fn compare(database: &Database, replicas: &[Arc<dyn Store>; 2], batches: V
         assert_eq!(replicas[0].delivery(&name).await.unwrap(), states.get(&name).cloned());
         let events = replicas[1].events(&name).await.unwrap();
         let found: BTreeMap<_, _> =
-            events.iter().map(|event| ((name.clone(), event.verified.digest()), event.times)).collect();
+            events.iter().map(|event| ((name.clone(), event.proof.digest()), event.times)).collect();
         let expected: BTreeMap<_, _> = times
             .iter()
             .filter(|((of, _), _)| *of == name)

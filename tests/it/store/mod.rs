@@ -16,7 +16,8 @@ use nexo_receiver::{
     batch::{Batch, Outcome},
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
-    event::{Arrival, NotUnderstood},
+    event::{Arrival, Meaning, NotUnderstood},
+    proof::Proof,
     secret::Secret,
     signature::{Keyring, SigningKey},
     store::Store,
@@ -106,7 +107,8 @@ fn arrival_under(key: &str, body: &[u8], seconds: i64) -> Arrival {
 
 /// The same bytes as quarantine has them after the database refused the event that they are.
 fn refused_by_store(arrival: Arrival) -> Arrival {
-    Arrival { meaning: Err(NotUnderstood::RefusedByStore), ..arrival }
+    let Meaning::Event(_, Proof::Signed(verified)) = arrival.meaning else { panic!("no signed event") };
+    Arrival { meaning: Meaning::NotUnderstood(NotUnderstood::RefusedByStore, verified), ..arrival }
 }
 
 fn folded(arrivals: Vec<Arrival>) -> Batch {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -79,20 +79,31 @@ impl Client {
 
     /// Asks with any method, and checks the answer likewise.
     pub async fn send(&self, method: Method, path: &str) -> Answer {
-        let exchange = timeout(PATIENCE, self.exchange(&method, path)).await;
+        self.send_with(method, path, "").await
+    }
+
+    /// Likewise with a body.
+    pub async fn send_with(&self, method: Method, path: &str, body: &str) -> Answer {
+        let exchange = timeout(PATIENCE, self.exchange(&method, path, body)).await;
         let answer = exchange.expect("the service answers in time").expect("the service answers");
         document::check(&method, path, &answer);
         answer
     }
 
-    async fn exchange(&self, method: &Method, path: &str) -> Result<Answer, Box<dyn std::error::Error>> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &str,
+    ) -> Result<Answer, Box<dyn std::error::Error>> {
         let (mut send, connection) = handshake(TokioIo::new(TcpStream::connect(self.address).await?)).await?;
         tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "test");
         for value in &self.authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let (head, body) = send.send_request(request.body(Empty::<Bytes>::new())?).await?.into_parts();
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let (head, body) = send.send_request(request.body(body)?).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
