@@ -33,8 +33,9 @@ pub mod provider;
 pub mod batch;
 pub mod store;
 
-// The queue before the store, and what is counted on the way.
+// The queue before the store, what is counted on the way, and those who wait for what comes of it.
 pub mod metrics;
+pub mod waiting;
 pub mod writer;
 
 // Beside the way: hours that are over, for statistics.

@@ -109,6 +109,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Requests whose answer is not ready.
     pub in_flight: Gauge,
+    /// Callers who wait for a delivery to be settled.
+    pub waiters: Gauge,
 }
 
 /// One more in a gauge, for as long as this lives.
@@ -144,6 +146,7 @@ impl Metrics {
             queue_depth: Gauge::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
+            waiters: Gauge::default(),
             registry: Registry::default(),
         };
         registry.register("events", "Webhook calls by what became of them", events);
@@ -161,6 +164,11 @@ impl Metrics {
         registry.register("queue_depth", "Arrivals waiting for the writer", metrics.queue_depth.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("in_flight", "Requests whose answer is not ready", metrics.in_flight.clone());
+        registry.register(
+            "waiters",
+            "Callers who wait for a delivery to be settled",
+            metrics.waiters.clone(),
+        );
         registry.register_with_unit(
             "http_request",
             "Time from a request's head to its answer",

@@ -26,6 +26,7 @@ use crate::{
         open::{Location, open},
     },
     summary,
+    waiting::{self, Waiters},
     writer::{self, Writer},
 };
 
@@ -89,22 +90,26 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         tracing::debug!(applied, "the schema is this version's");
     }
     let metrics = Arc::new(Metrics::new());
-    let (writer, committing) = Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics));
+    let waiters = Waiters::new();
+    let (writer, committing) =
+        Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters));
     let readiness = Readiness::new(Arc::clone(&store), writer.clone());
     let parts = http::Parts {
         store: Arc::clone(&store),
         writer,
+        waiters: Arc::clone(&waiters),
         keyring: Keyring::new(&options.webhook_secret, options.webhook_secret_previous.as_ref()),
         tokens: Tokens::new(&options.api_token, options.api_token_previous.as_ref()),
         metrics: Arc::clone(&metrics),
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
-    let summing = Summing::start(Arc::clone(&store));
+    let summing = Background::start(|told| summary::run(Arc::clone(&store), told));
+    let following = Background::start(|told| waiting::follow(Arc::clone(&waiters), Arc::clone(&store), told));
     let site = http::site(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
-    Ok(Running { address, stop, readiness, serving, committing, summing, store })
+    Ok(Running { address, stop, readiness, waiters, serving, committing, summing, following, store })
 }
 
 /// A started service.
@@ -112,9 +117,11 @@ pub struct Running {
     address: SocketAddr,
     stop: watch::Sender<Stop>,
     readiness: Readiness,
+    waiters: Arc<Waiters>,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
-    summing: Summing,
+    summing: Background,
+    following: Background,
     store: Arc<dyn Store>,
 }
 
@@ -140,30 +147,35 @@ impl Running {
         self.readiness.stop();
         // Only if the server is gone already does nobody hear this.
         let _ = self.stop.send(Stop::By(deadline));
+        self.waiters.stop();
         let drained = self.serving.await.unwrap_or(false);
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
         self.summing.stop(deadline).await;
+        self.following.stop(deadline).await;
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
     }
 }
 
-/// The background task that sums up hours.
-struct Summing {
+/// A task in the background.
+struct Background {
     /// Dropped, it tells the task to end.
     going_on: watch::Sender<()>,
     task: JoinHandle<()>,
 }
 
-impl Summing {
-    fn start(store: Arc<dyn Store>) -> Self {
+impl Background {
+    fn start<T>(task: impl FnOnce(watch::Receiver<()>) -> T) -> Self
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
         let (going_on, told) = watch::channel(());
-        Self { going_on, task: tokio::spawn(summary::run(store, told)) }
+        Self { going_on, task: tokio::spawn(task(told)) }
     }
 
-    /// Nothing is lost if it is cut off: what it has not kept by then is summed up another time.
+    /// Nothing is lost if it is cut off: it keeps nothing that is not done another time.
     async fn stop(mut self, deadline: Instant) {
         drop(self.going_on);
         if timeout_at(deadline, &mut self.task).await.is_err() {

@@ -23,6 +23,7 @@ use crate::{
     event::Arrival,
     metrics::Metrics,
     store::{Store, StoreError},
+    waiting::Waiters,
 };
 
 /// After the store was found unavailable, for this long nothing is tried and all is refused at once: a database
@@ -79,20 +80,26 @@ impl Writer {
     /// Starts the writer; the task ends when the last [`Writer`] is gone and the queue is empty, or when the store
     /// is [`StoreError::Broken`].
     #[must_use]
-    pub fn start(options: &Options, store: Arc<dyn Store>, metrics: Arc<Metrics>) -> (Self, JoinHandle<()>) {
-        let (queue, waiting) = mpsc::channel(options.queue);
+    pub fn start(
+        options: &Options,
+        store: Arc<dyn Store>,
+        metrics: Arc<Metrics>,
+        waiters: Arc<Waiters>,
+    ) -> (Self, JoinHandle<()>) {
+        let (queue, arrivals) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
         let enough = Arc::new(Notify::new());
         let commits = GroupCommit {
             store,
             metrics: Arc::clone(&metrics),
+            waiters,
             batch: options.batch,
             enough: Arc::clone(&enough),
             away: Mutex::default(),
             broken: AtomicBool::new(false),
             log: Mutex::default(),
         };
-        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(waiting)))
+        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(arrivals)))
     }
 
     /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
@@ -129,6 +136,7 @@ impl Writer {
 struct GroupCommit {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
+    waiters: Arc<Waiters>,
     batch: usize,
     /// Told when what waits becomes worth a sync.
     enough: Arc<Notify>,
@@ -165,9 +173,17 @@ impl GroupCommit {
                     }
                 }
                 waiting = self.next(&mut queue), if lane => match waiting {
-                    // A task of its own would cost a lone one two more hand-overs between threads.
+                    // A task of its own would cost a lone one two more hand-overs between threads. It gets one when others
+                    // are to be committed beside it.
                     Some(lone) if lone.len() == 1 && under_way.is_empty() => {
-                        Arc::clone(&self).commit_and_answer(lone).await;
+                        let mut commit = Box::pin(Arc::clone(&self).commit_and_answer(lone));
+                        tokio::select! {
+                            biased;
+                            () = &mut commit => {}
+                            () = self.enough.notified() => {
+                                under_way.spawn(commit);
+                            }
+                        }
                     }
                     Some(waiting) => {
                         under_way.spawn(Arc::clone(&self).commit_and_answer(waiting));
@@ -251,6 +267,8 @@ impl GroupCommit {
         }
         match self.store.commit(batch).await {
             Ok(outcomes) => {
+                let events = batch.events.iter().map(|event| &event.event.told);
+                self.waiters.settled(events.filter(|told| told.status.is_terminal()).map(|told| &told.id));
                 if let Some(away) = lock(&self.away).take() {
                     tracing::info!(seconds = away.since.elapsed().as_secs_f64(), "the store is back");
                 }

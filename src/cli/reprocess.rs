@@ -178,6 +178,9 @@ mod tests {
         async fn delivery(&self, _: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
             unreachable!()
         }
+        async fn settled_among(&self, _: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+            unreachable!()
+        }
         async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
             unreachable!()
         }

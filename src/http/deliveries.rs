@@ -1,9 +1,10 @@
 //! `GET /deliveries`, `/deliveries/{id}` and `/deliveries/{id}/events`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::{RawQuery, State};
 use serde::{Serialize, Serializer};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::{Answer, ShownBytes, shown},
@@ -13,9 +14,11 @@ use super::{
 use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Source, Status},
+    metrics::{Counted, Metrics},
     money::Money,
     phone::Phone,
     store::{Evidence, Store},
+    waiting::Waiters,
 };
 
 /// A delivery, in the provider's fields and order, and what we know beside.
@@ -94,16 +97,45 @@ pub(crate) struct ShownEvents {
     events: Vec<ShownEvent>,
 }
 
-/// `GET /deliveries/{id}`: the present state of one.
+/// What one delivery is answered from.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) waiters: Arc<Waiters>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// `GET /deliveries/{id}`: the present state of one, once it is settled or the time to wait is up.
 pub(crate) async fn one(
-    State(store): State<Arc<dyn Store>>,
+    State(lookup): State<Lookup>,
     RawQuery(query): RawQuery,
     PathId(id): PathId,
 ) -> Result<Answer<ShownDelivery>, Refusal> {
-    parameters::none(query.as_deref())?;
-    let found = store.delivery(&id).await?;
+    let found = match parameters::wait(query.as_deref())? {
+        None => lookup.store.delivery(&id).await?,
+        Some(time) => lookup.wait(&id, time).await?,
+    };
     let found = found.ok_or(Refusal::NotFound("no delivery with this id is known, or not yet"))?;
     Ok(Answer::new(found.into()))
+}
+
+impl Lookup {
+    async fn wait(&self, id: &DeliveryId, time: Duration) -> Result<Option<Delivery>, Refusal> {
+        let deadline = Instant::now() + time;
+        let _counted = Counted::in_gauge(&self.metrics.waiters);
+        // First: what is settled after the store was read wakes it.
+        let mut waiter = self.waiters.begin(id.clone());
+        loop {
+            let found = self.store.delivery(id).await?;
+            if found.as_ref().is_some_and(|found| found.status.is_terminal()) {
+                return Ok(found);
+            }
+            if !timeout_at(deadline, waiter.woken()).await.unwrap_or(false) {
+                // Not settled, but it may have been sent meanwhile.
+                return Ok(self.store.delivery(id).await?);
+            }
+        }
+    }
 }
 
 /// `GET /deliveries`: a page of them, newest first.

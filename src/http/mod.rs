@@ -41,9 +41,10 @@ use http::{Method, Request};
 use hyper::body::Incoming;
 use tower::{Layer, Service};
 
-use crate::{metrics::Metrics, signature::Keyring, store::Store, writer::Writer};
+use crate::{metrics::Metrics, signature::Keyring, store::Store, waiting::Waiters, writer::Writer};
 use bearer::Tokens;
 use deadline::Deadlines;
+use deliveries::Lookup;
 use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
@@ -82,6 +83,7 @@ impl Options {
 pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) writer: Writer,
+    pub(crate) waiters: Arc<Waiters>,
     pub(crate) keyring: Keyring,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Arc<Metrics>,
@@ -93,15 +95,19 @@ const WEBHOOK: &str = "/webhooks/nexo";
 
 /// Every route and layer.
 pub(crate) fn site(parts: Parts, options: &Options) -> Site {
-    let Parts { store, writer, keyring, tokens, metrics, readiness } = parts;
+    let Parts { store, writer, waiters, keyring, tokens, metrics, readiness } = parts;
     let bearer = middleware::from_fn_with_state(tokens, bearer::require);
     let signed = SignatureLayer::new(keyring, options, Arc::clone(&metrics));
+    let lookup = Lookup { store: Arc::clone(&store), waiters, metrics: Arc::clone(&metrics) };
     let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
 
     let api = Router::new()
         .route("/deliveries", get(deliveries::list))
-        .route("/deliveries/{id}", get(deliveries::one).merge(put(watch::watch).with_state(desk)))
+        .route(
+            "/deliveries/{id}",
+            get(deliveries::one).with_state(lookup).merge(put(watch::watch).with_state(desk)),
+        )
         .route("/deliveries/{id}/events", get(deliveries::events))
         .route("/stats", get(stats::stats))
         .route("/quarantine", get(quarantine::list))

@@ -2,7 +2,7 @@
 //!
 //! Lives here: decoding, and what each call's parameters may be. Does not: what the answers look like.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;
@@ -38,6 +38,14 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 /// No parameters.
 pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
     Parameters::parse(query, &[]).map(|_| ())
+}
+
+/// The longest wait for a delivery, in seconds.
+const LONGEST_WAIT: u64 = 60;
+
+/// The parameter of `GET /deliveries/{id}`: how long to wait, if at all.
+pub(crate) fn wait(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
+    Parameters::parse(query, &["wait"])?.read("wait", seconds)
 }
 
 /// The parameters of `GET /deliveries`.
@@ -170,6 +178,13 @@ fn page_size(text: &str) -> Result<PageSize, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let size = if digits { text.parse().ok().and_then(PageSize::new) } else { None };
     size.ok_or_else(|| format!("no whole number from 1 to {}", PageSize::MOST))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse().ok().filter(|seconds| digits && (1..=LONGEST_WAIT).contains(seconds));
+    let problem = || format!("no whole number of seconds from 1 to {LONGEST_WAIT}");
+    seconds.map(Duration::from_secs).ok_or_else(problem)
 }
 
 fn group(text: &str) -> Result<GroupBy, String> {

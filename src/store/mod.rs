@@ -59,6 +59,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]; likewise all questions below.
     async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
+    /// Which of these deliveries, some thousand at most, are delivered or failed.
+    async fn settled_among(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError>;
+
     /// A page of deliveries, newest first by [`Delivery::listed_at`].
     async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError>;
 

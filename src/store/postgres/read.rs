@@ -72,6 +72,12 @@ impl Postgres {
         self.look_up(one, id).await?.first().map(rows::delivery).transpose().map_err(meaning)
     }
 
+    /// See [`crate::store::Store::settled_among`].
+    pub(super) async fn read_settled(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        let settled = self.ask(settled_among(ids)).await?;
+        settled.iter().map(|row| rows::id(row, "id")).collect::<Result<_, _>>().map_err(meaning)
+    }
+
     /// See [`crate::store::Store::events`].
     pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
         self.look_up(events_of, id)
@@ -132,6 +138,13 @@ impl Drop for Lent {
 pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql
+}
+
+pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let mut sql = QueryBuilder::new("SELECT id FROM deliveries WHERE id = ANY(");
+    sql.push_bind(ids).push(") AND status <> 'sent'");
     sql
 }
 

@@ -109,6 +109,10 @@ impl Store for Sqlite {
         self.read_delivery(id).await
     }
 
+    async fn settled_among(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        self.read_settled(ids).await
+    }
+
     async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
         self.list_deliveries(question).await
     }

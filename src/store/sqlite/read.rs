@@ -43,6 +43,12 @@ impl Sqlite {
         self.ask(one(id)).await?.first().map(rows::delivery).transpose().map_err(meaning)
     }
 
+    /// See [`crate::store::Store::settled_among`].
+    pub(super) async fn read_settled(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        let settled = self.ask(settled_among(ids)).await?;
+        settled.iter().map(|row| rows::id(row, "id")).collect::<Result<_, _>>().map_err(meaning)
+    }
+
     /// See [`crate::store::Store::events`].
     pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
         self.ask(events_of(id)).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
@@ -87,6 +93,16 @@ impl Sqlite {
 pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql
+}
+
+pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT id FROM deliveries WHERE id IN (");
+    let mut each = sql.separated(", ");
+    for id in ids {
+        each.push_bind(id.as_str().to_owned());
+    }
+    sql.push(") AND status <> 'sent'");
     sql
 }
 

@@ -6,6 +6,7 @@ mod document;
 mod events;
 mod quarantine;
 mod stats;
+mod waiting;
 mod watch;
 
 use std::sync::Arc;
