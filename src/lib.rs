@@ -29,6 +29,9 @@ pub mod watch;
 // Beside the way: the provider, called.
 pub mod provider;
 
+// What it answers → arrivals
+pub mod answers;
+
 // events → batch → commit
 pub mod batch;
 pub mod store;
@@ -38,8 +41,12 @@ pub mod metrics;
 pub mod waiting;
 pub mod writer;
 
-// Beside the way: hours that are over, for statistics.
+// OTPs on their way out, through this service.
+pub mod sending;
+
+// Beside the way: hours that are over, for statistics; and what is kept for a time only.
 pub mod summary;
+pub mod upkeep;
 
 // bytes in, answers out
 pub mod http;

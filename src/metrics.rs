@@ -74,6 +74,46 @@ impl EncodeLabelValue for Fate {
     }
 }
 
+/// What became of one request to send an OTP.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SendFate {
+    /// The provider has accepted it.
+    Accepted,
+    /// The provider said no.
+    Refused,
+    /// It may have been sent.
+    MayHaveBeenSent,
+    /// Nothing was sent: the provider was not reached.
+    NotReached,
+    /// Nothing was sent: its key was another request's, or the store away.
+    NotMade,
+    /// Answered as an earlier one with its key.
+    Again,
+}
+
+impl SendFate {
+    const ALL: [Self; 6] =
+        [Self::Accepted, Self::Refused, Self::MayHaveBeenSent, Self::NotReached, Self::NotMade, Self::Again];
+}
+
+impl EncodeLabelValue for SendFate {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(match self {
+            Self::Accepted => "accepted",
+            Self::Refused => "refused",
+            Self::MayHaveBeenSent => "may_have_been_sent",
+            Self::NotReached => "not_reached",
+            Self::NotMade => "not_made",
+            Self::Again => "again",
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct SendLabels {
+    outcome: SendFate,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct EventLabels {
     outcome: Fate,
@@ -100,6 +140,7 @@ pub struct Metrics {
     registry: Registry,
     /// In the order of [`Fate::ALL`].
     events: [Counter; Fate::ALL.len()],
+    sends: Family<SendLabels, Counter>,
     requests: Family<RequestLabels, Histogram, Seconds>,
     batch_events: Histogram,
     commit_seconds: Histogram,
@@ -140,6 +181,7 @@ impl Metrics {
         let metrics = Self {
             // An outcome that has not occurred yet is a zero, so that a rate over it is a number from the start.
             events: Fate::ALL.map(|outcome| events.get_or_create(&EventLabels { outcome }).clone()),
+            sends: Family::default(),
             requests: Family::new_with_constructor(Seconds),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_seconds: Seconds.new_metric(),
@@ -149,6 +191,10 @@ impl Metrics {
             waiters: Gauge::default(),
             registry: Registry::default(),
         };
+        for outcome in SendFate::ALL {
+            drop(metrics.sends.get_or_create(&SendLabels { outcome }));
+        }
+        registry.register("sends", "Requests to send an OTP by what became of them", metrics.sends.clone());
         registry.register("events", "Webhook calls by what became of them", events);
         registry.register(
             "batch_events",
@@ -188,6 +234,11 @@ impl Metrics {
         for (_, counter) in Fate::ALL.iter().zip(&self.events).filter(|(fate, _)| **fate == outcome) {
             counter.inc();
         }
+    }
+
+    /// Counts one request to send an OTP.
+    pub fn sent(&self, outcome: SendFate) {
+        self.sends.get_or_create(&SendLabels { outcome }).inc();
     }
 
     /// Notes one commit, successful or not.

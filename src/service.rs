@@ -19,13 +19,15 @@ use crate::{
         serve::{self, Stop},
     },
     metrics::Metrics,
+    provider::{self, Provider},
     secret::Secret,
+    sending::Sending,
     signature::Keyring,
     store::{
         Store, StoreError,
         open::{Location, open},
     },
-    summary,
+    summary, upkeep,
     waiting::{self, Waiters},
     writer::{self, Writer},
 };
@@ -49,6 +51,8 @@ pub struct Options {
     pub api_token: Secret,
     /// The one being rotated out.
     pub api_token_previous: Option<Secret>,
+    /// How the provider is called; `None` where there is no key to do so.
+    pub provider: Option<provider::Options>,
     /// The queue and the group commit.
     pub writer: writer::Options,
     /// Limits of callers.
@@ -69,6 +73,9 @@ pub enum StartError {
     /// The store can't be reached or migrated.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The provider can't be called with these settings.
+    #[error(transparent)]
+    Provider(#[from] provider::Unusable),
 }
 
 /// Starts everything; when this returns, the service answers. It first logs where it listens.
@@ -93,11 +100,19 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let waiters = Waiters::new();
     let (writer, committing) =
         Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters));
+    let sending = match &options.provider {
+        None => None,
+        Some(how) => {
+            let (provider, writer, metrics) = (Provider::new(how)?, writer.clone(), Arc::clone(&metrics));
+            Some(Sending::new(how, provider, Arc::clone(&store), writer, metrics))
+        }
+    };
     let readiness = Readiness::new(Arc::clone(&store), writer.clone());
     let parts = http::Parts {
         store: Arc::clone(&store),
         writer,
         waiters: Arc::clone(&waiters),
+        sending,
         keyring: Keyring::new(&options.webhook_secret, options.webhook_secret_previous.as_ref()),
         tokens: Tokens::new(&options.api_token, options.api_token_previous.as_ref()),
         metrics: Arc::clone(&metrics),
@@ -105,11 +120,12 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     };
     let (stop, told) = watch::channel(Stop::Never);
     let summing = Background::start(|told| summary::run(Arc::clone(&store), told));
+    let upkeep = Background::start(|told| upkeep::run(Arc::clone(&store), told));
     let following = Background::start(|told| waiting::follow(Arc::clone(&waiters), Arc::clone(&store), told));
     let site = http::site(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
-    Ok(Running { address, stop, readiness, waiters, serving, committing, summing, following, store })
+    Ok(Running { address, stop, readiness, waiters, serving, committing, summing, upkeep, following, store })
 }
 
 /// A started service.
@@ -121,6 +137,7 @@ pub struct Running {
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
     summing: Background,
+    upkeep: Background,
     following: Background,
     store: Arc<dyn Store>,
 }
@@ -153,6 +170,7 @@ impl Running {
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
         self.summing.stop(deadline).await;
+        self.upkeep.stop(deadline).await;
         self.following.stop(deadline).await;
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed

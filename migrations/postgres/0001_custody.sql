@@ -90,3 +90,19 @@ CREATE TABLE hour_counts (
     count      bigint NOT NULL,
     PRIMARY KEY (hour, part)
 );
+
+-- Sends that went through here, each on record before the provider was called. Its outcome is null while it is under
+-- way, and for ever if the service had an end in the middle of it.
+CREATE TABLE sends (
+    key         text COLLATE "C" NOT NULL PRIMARY KEY,
+    -- A keyed hash of the phone and the code, which is kept nowhere.
+    fingerprint bytea NOT NULL,
+    phone       text COLLATE "C" NOT NULL,
+    began_at    timestamptz NOT NULL,
+    outcome     text COLLATE "C" CHECK (outcome IN ('accepted', 'refused', 'unclear')),
+    -- The provider's answer, or the word of its refusal.
+    answer      bytea,
+    deposit_url text COLLATE "C"
+);
+
+CREATE INDEX sends_to_forget ON sends (began_at) WHERE outcome IN ('accepted', 'refused');

@@ -88,3 +88,19 @@ CREATE TABLE hour_counts (
     count      INTEGER NOT NULL,
     PRIMARY KEY (hour, part)
 ) STRICT, WITHOUT ROWID;
+
+-- Sends that went through here, each on record before the provider was called. Its outcome is null while it is under
+-- way, and for ever if the service had an end in the middle of it.
+CREATE TABLE sends (
+    key         TEXT NOT NULL PRIMARY KEY,
+    -- A keyed hash of the phone and the code, which is kept nowhere.
+    fingerprint BLOB NOT NULL,
+    phone       TEXT NOT NULL,
+    began_at    INTEGER NOT NULL,
+    outcome     TEXT CHECK (outcome IN ('accepted', 'refused', 'unclear')),
+    -- The provider's answer, or the word of its refusal.
+    answer      BLOB,
+    deposit_url TEXT
+) STRICT;
+
+CREATE INDEX sends_to_forget ON sends (began_at) WHERE outcome IN ('accepted', 'refused');

@@ -127,6 +127,7 @@ mod tests {
             Evidence,
             hours::Due,
             query::{ListDeliveries, Page, Stats, StatsQuestion},
+            sends::{Begun, SendKey, SendOutcome, SendRecord},
         },
     };
 
@@ -191,6 +192,15 @@ mod tests {
             unreachable!()
         }
         async fn sum_up(&self, _: &Due) -> Result<Option<Timestamp>, StoreError> {
+            unreachable!()
+        }
+        async fn begin_send(&self, _: &SendRecord) -> Result<Begun, StoreError> {
+            unreachable!()
+        }
+        async fn end_send(&self, _: &SendKey, _: Option<&SendOutcome>) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        async fn forget(&self, _: Timestamp) -> Result<u64, StoreError> {
             unreachable!()
         }
         async fn ready(&self) -> Result<(), StoreError> {

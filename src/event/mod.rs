@@ -1,7 +1,7 @@
 //! What verified bytes say: the only parsing of a body.
 //!
 //! Lives here: [`Arrival`], [`Event`], [`NotUnderstood`]. Does not: which event wins (`delivery`); what is told without
-//! a signature (`watch`). Understanding never fails: what is no event this version knows is kept for a later one, with
+//! a signature (`watch`, `answers`). Understanding never fails: what is no event this version knows is kept for a later one, with
 //! the reason.
 
 use std::borrow::Cow;
@@ -159,33 +159,52 @@ struct Fields<'a> {
 }
 
 impl Event {
-    /// Parses a body. `error_code`, `created_at` and `completed_at` may be null or missing; all else must be there.
+    /// Parses a webhook's body. `error_code`, `created_at` and `completed_at` may be null or missing; all else must be
+    /// there.
     fn parse(verified: &Verified, received_at: Timestamp) -> Result<Self, NotUnderstood> {
         let fields = fields(verified.body())?;
-        let id = text("id", fields.id)?;
-        if id == TEST_PING_ID {
+        if text("id", fields.id)? == TEST_PING_ID {
             return Err(NotUnderstood::TestPing);
         }
-        let id = DeliveryId::parse(id.into_owned()).map_err(|error| ill_typed("id", error))?;
-        let status = Status::parse(&text("status", fields.status)?).ok_or(NotUnderstood::UnknownStatus)?;
-        let completed_at = time("completed_at", fields.completed_at)?;
-        Ok(Self {
-            kind: label("type", fields.r#type)?,
-            told: Delivery {
-                id,
-                phone: Some(phone(fields.phone)?),
-                carrier: Some(label("carrier", fields.carrier)?),
-                status,
-                cost: Some(cost(fields.cost)?),
-                error_code: fields.error_code.map(|raw| label("error_code", Some(raw))).transpose()?,
-                created_at: time("created_at", fields.created_at)?,
-                completed_at,
-                received_at,
-                source: Source::Webhook,
-                standing: Standing::new(status, completed_at, verified.digest()),
-            },
-        })
+        let told = delivery(&fields, Source::Webhook, verified.digest(), received_at)?;
+        Ok(Self { kind: label("type", fields.r#type)?, told })
     }
+}
+
+/// The state that an event's fields tell.
+fn delivery(
+    fields: &Fields<'_>,
+    source: Source,
+    digest: Digest,
+    received_at: Timestamp,
+) -> Result<Delivery, NotUnderstood> {
+    let id =
+        DeliveryId::parse(text("id", fields.id)?.into_owned()).map_err(|error| ill_typed("id", error))?;
+    let status = Status::parse(&text("status", fields.status)?).ok_or(NotUnderstood::UnknownStatus)?;
+    let completed_at = time("completed_at", fields.completed_at)?;
+    Ok(Delivery {
+        id,
+        phone: Some(phone(fields.phone)?),
+        carrier: Some(label("carrier", fields.carrier)?),
+        status,
+        cost: Some(cost(fields.cost)?),
+        error_code: fields.error_code.map(|raw| label("error_code", Some(raw))).transpose()?,
+        created_at: time("created_at", fields.created_at)?,
+        completed_at,
+        received_at,
+        source,
+        standing: Standing::new(status, completed_at, digest),
+    })
+}
+
+/// The state that the provider's answer to a question for one delivery tells; its fields are a webhook's, but for the
+/// type.
+pub(crate) fn answered(
+    body: &[u8],
+    digest: Digest,
+    received_at: Timestamp,
+) -> Result<Delivery, NotUnderstood> {
+    delivery(&fields(body)?, Source::Poll, digest, received_at)
 }
 
 fn fields(body: &[u8]) -> Result<Fields<'_>, NotUnderstood> {

@@ -5,6 +5,7 @@
 mod again;
 pub(crate) mod answer;
 pub mod bearer;
+mod body;
 mod connection;
 mod deadline;
 mod deliveries;
@@ -14,6 +15,7 @@ pub(crate) mod operation;
 mod parameters;
 mod quarantine;
 pub(crate) mod refusal;
+mod send;
 pub(crate) mod serve;
 mod stats;
 mod watch;
@@ -35,19 +37,23 @@ use axum::{
     extract::MatchedPath,
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{any, get, put},
+    routing::{any, get, post, put},
 };
 use http::{Method, Request};
 use hyper::body::Incoming;
 use tower::{Layer, Service};
 
-use crate::{metrics::Metrics, signature::Keyring, store::Store, waiting::Waiters, writer::Writer};
+use crate::{
+    metrics::Metrics, sending::Sending, signature::Keyring, store::Store, waiting::Waiters, writer::Writer,
+};
 use bearer::Tokens;
+use body::BodyLimits;
 use deadline::Deadlines;
 use deliveries::Lookup;
 use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
+use send::Counter;
 use watch::Desk;
 use webhook::{Call, CheckSignature, Custody, Handle, SignatureLayer};
 
@@ -84,6 +90,8 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) writer: Writer,
     pub(crate) waiters: Arc<Waiters>,
+    /// Where there is a key to call the provider with.
+    pub(crate) sending: Option<Arc<Sending>>,
     pub(crate) keyring: Keyring,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Arc<Metrics>,
@@ -95,14 +103,16 @@ const WEBHOOK: &str = "/webhooks/nexo";
 
 /// Every route and layer.
 pub(crate) fn site(parts: Parts, options: &Options) -> Site {
-    let Parts { store, writer, waiters, keyring, tokens, metrics, readiness } = parts;
+    let Parts { store, writer, waiters, sending, keyring, tokens, metrics, readiness } = parts;
     let bearer = middleware::from_fn_with_state(tokens, bearer::require);
     let signed = SignatureLayer::new(keyring, options, Arc::clone(&metrics));
     let lookup = Lookup { store: Arc::clone(&store), waiters, metrics: Arc::clone(&metrics) };
     let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
+    let counter = Counter { sending, limits: BodyLimits::new(options) };
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
 
     let api = Router::new()
+        .route("/send-otp", post(send::send).with_state(counter))
         .route("/deliveries", get(deliveries::list))
         .route(
             "/deliveries/{id}",

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::answer::json;
-use crate::store::StoreError;
+use crate::{provider, store::StoreError};
 
 /// Why a call was refused. No message holds a parameter's value: it may be a phone number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,18 @@ pub(crate) enum Refusal {
     InvalidBody(String),
     /// The body is over the limit of so many bytes.
     BodyTooLarge(usize),
+    /// The header `Idempotency-Key` is wrong; what of it.
+    InvalidKey(String),
+    /// The key stands for a request with another body.
+    KeyOfAnotherRequest,
+    /// There is no key to call the provider with.
+    NoProviderKey,
+    /// The provider says no.
+    Providers(provider::Refusal),
+    /// The provider was not reached; nothing was sent.
+    ProviderNotReached,
+    /// A send of which nobody knows whether it was made.
+    MayHaveBeenSent,
     /// The path knows other methods; the router adds `Allow`.
     MethodNotAllowed,
     /// The webhook's path knows one method only.
@@ -39,6 +51,8 @@ struct Body<'a> {
     ok: bool,
     error: &'a str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deposit_url: Option<&'a str>,
 }
 
 impl Refusal {
@@ -50,16 +64,27 @@ impl Refusal {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
-            Self::InvalidParameter(_) | Self::InvalidBody(_) => StatusCode::BAD_REQUEST,
+            Self::InvalidParameter(_) | Self::InvalidBody(_) | Self::InvalidKey(_) => StatusCode::BAD_REQUEST,
+            Self::KeyOfAnotherRequest => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoProviderKey => StatusCode::NOT_IMPLEMENTED,
+            Self::Providers(refusal) => status_of(refusal),
+            Self::MayHaveBeenSent => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
-            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::ProviderNotReached => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
-    fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &str {
         match self {
+            Self::InvalidKey(_) => "invalid_idempotency_key",
+            Self::KeyOfAnotherRequest => "idempotency_key_reused",
+            Self::NoProviderKey => "no_provider_key",
+            Self::Providers(provider::Refusal::Unauthorized) => "provider_key_refused",
+            Self::Providers(refusal) => refusal.word(),
+            Self::ProviderNotReached => "provider_not_reached",
+            Self::MayHaveBeenSent => "may_have_been_sent",
             Self::Unauthorized => "unauthorized",
             Self::NotFound(_) => "not_found",
             Self::InvalidParameter(_) => "invalid_parameter",
@@ -71,8 +96,23 @@ impl Refusal {
         }
     }
 
-    fn message(&self) -> Cow<'_, str> {
+    pub(super) fn message(&self) -> Cow<'_, str> {
         let message = match self {
+            Self::InvalidKey(problem) => {
+                return format!("the header `Idempotency-Key` is wrong: {problem}").into();
+            }
+            Self::KeyOfAnotherRequest => {
+                "this `Idempotency-Key` stands for a request with another phone or code: take a new one"
+            }
+            Self::NoProviderKey => "this service has no key for the provider: set NEXO_KEY",
+            Self::Providers(refusal) => return refusal.to_string().into(),
+            Self::ProviderNotReached => {
+                "the provider was not reached, and nothing was sent: try again in a second"
+            }
+            Self::MayHaveBeenSent => {
+                "the provider's answer is missing: it may have been sent and charged, and is not sent again by itself; \
+                 see whether GET /api/v1/deliveries?phone=… has it in a minute before you send another"
+            }
             Self::Unauthorized => {
                 "send one header `Authorization: Bearer <token>` with an API token of this service"
             }
@@ -90,15 +130,40 @@ impl Refusal {
         match self {
             Self::Unauthorized => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::NotAPost => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::StoreUnavailable => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::StoreUnavailable | Self::ProviderNotReached => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
+            }
+            Self::Providers(provider::Refusal::TooManyCalls { retry_after }) => {
+                let seconds = retry_after.map_or(1, |time| time.as_secs().max(1));
+                Some((header::RETRY_AFTER, HeaderValue::from(seconds)))
+            }
             _ => None,
         }
     }
 }
 
+/// The statuses of most of the provider's refusals are not documented: these are ours.
+fn status_of(refusal: &provider::Refusal) -> StatusCode {
+    use provider::Refusal;
+    match refusal {
+        Refusal::InvalidPhone | Refusal::InvalidCode | Refusal::Other(_) => StatusCode::BAD_REQUEST,
+        Refusal::InsufficientBalance { .. } => StatusCode::PAYMENT_REQUIRED,
+        Refusal::NoRoute => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::IpNotAllowed => StatusCode::FORBIDDEN,
+        Refusal::NotFound => StatusCode::NOT_FOUND,
+        Refusal::TooManyCalls { .. } => StatusCode::TOO_MANY_REQUESTS,
+        // The caller's own token was right.
+        Refusal::Unauthorized => StatusCode::BAD_GATEWAY,
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let body = Body { ok: false, error: self.code(), message: &self.message() };
+        let deposit_url = match &self {
+            Self::Providers(refusal) => refusal.deposit_url(),
+            _ => None,
+        };
+        let body = Body { ok: false, error: self.code(), message: &self.message(), deposit_url };
         let mut response = json(self.status(), &body);
         response.headers_mut().extend(self.header());
         response

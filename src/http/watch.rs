@@ -1,23 +1,20 @@
 //! `PUT /deliveries/{id}`: a caller tells of an OTP that it has sent by itself.
 //!
-//! Lives here: the body's limits, the wait for the commit. Does not: what may stand in the body (`crate::watch`), what
+//! Lives here: the wait for the commit. Does not: what may stand in the body (`crate::watch`), what
 //! it counts for (`delivery`).
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::{Body, HttpBody as _},
     extract::{RawQuery, Request, State},
     response::{IntoResponse as _, Response},
 };
-use bytes::Bytes;
-use http::StatusCode;
-use http_body_util::{BodyExt as _, Limited};
 use tokio::time::timeout;
 
 use super::{
     Options,
-    answer::{Answer, closing, text},
+    answer::Answer,
+    body::BodyLimits,
     deliveries::ShownDelivery,
     parameters::{self, PathId},
     refusal::Refusal,
@@ -29,31 +26,13 @@ use crate::{clock::Timestamp, event::Arrival, store::Store, watch::watched, writ
 pub(super) struct Desk {
     store: Arc<dyn Store>,
     writer: Writer,
-    body_bytes: usize,
-    body_timeout: Duration,
+    limits: BodyLimits,
     answer_timeout: Duration,
 }
 
 impl Desk {
     pub(super) fn new(store: Arc<dyn Store>, writer: Writer, options: &Options) -> Self {
-        let Options { body_bytes, body_timeout, answer_timeout, .. } = *options;
-        Self { store, writer, body_bytes, body_timeout, answer_timeout }
-    }
-
-    async fn read(&self, body: Body) -> Result<Bytes, Response> {
-        let too_large = || closing(Refusal::BodyTooLarge(self.body_bytes).into_response());
-        // What the head announces, if it does.
-        if body.size_hint().lower() > self.body_bytes as u64 {
-            return Err(too_large());
-        }
-        match timeout(self.body_timeout, Limited::new(body, self.body_bytes).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => {
-                Err(closing(Refusal::InvalidBody("the body was broken off".into()).into_response()))
-            }
-            Err(_) => Err(closing(text(StatusCode::REQUEST_TIMEOUT, "request body came too late"))),
-        }
+        Self { store, writer, limits: BodyLimits::new(options), answer_timeout: options.answer_timeout }
     }
 
     /// Returns once it is committed.
@@ -74,7 +53,7 @@ pub(super) async fn watch(
     request: Request,
 ) -> Result<Answer<ShownDelivery>, Response> {
     parameters::none(query.as_deref()).map_err(Refusal::into_response)?;
-    let body = desk.read(request.into_body()).await?;
+    let body = desk.limits.read(request.into_body()).await?;
     let kept = async {
         let arrival = watched(id.clone(), body, Timestamp::now())
             .map_err(|problem| Refusal::InvalidBody(problem.to_string()))?;

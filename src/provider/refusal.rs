@@ -60,21 +60,47 @@ impl Refusal {
         }
         let fields = serde_json::from_slice::<Fields>(body).ok().filter(|fields| !fields.ok);
         let word = fields.as_ref().map(|fields| fields.error.as_str());
-        Some(match (word, status) {
-            (Some("insufficient_balance"), _) => {
-                let url = fields.and_then(|fields| fields.deposit_url);
-                Self::InsufficientBalance { deposit_url: url.map(|url| shown(&url)) }
+        let url = fields.as_ref().and_then(|fields| fields.deposit_url.as_deref()).map(shown);
+        let documented = word.map(|word| Self::of(&shown(word), url));
+        match (documented, status) {
+            (Some(Self::Other(_)) | None, StatusCode::UNAUTHORIZED) => Some(Self::Unauthorized),
+            (Some(Self::Other(_)) | None, StatusCode::TOO_MANY_REQUESTS) => {
+                Some(Self::TooManyCalls { retry_after })
             }
-            (Some("invalid_phone"), _) => Self::InvalidPhone,
-            (Some("invalid_code"), _) => Self::InvalidCode,
-            (Some("no_route"), _) => Self::NoRoute,
-            (Some("ip_not_allowed"), _) => Self::IpNotAllowed,
-            (Some("not_found"), _) => Self::NotFound,
-            (_, StatusCode::UNAUTHORIZED) => Self::Unauthorized,
-            (_, StatusCode::TOO_MANY_REQUESTS) => Self::TooManyCalls { retry_after },
-            (Some(word), status) if !status.is_server_error() => Self::Other(shown(word)),
-            _ => return None,
-        })
+            (Some(Self::Other(_)), status) if status.is_server_error() => None,
+            (refusal, _) => refusal,
+        }
+    }
+
+    /// The refusal that has this word.
+    pub(crate) fn of(word: &str, deposit_url: Option<String>) -> Self {
+        match word {
+            "insufficient_balance" => Self::InsufficientBalance { deposit_url },
+            "invalid_phone" => Self::InvalidPhone,
+            "invalid_code" => Self::InvalidCode,
+            "no_route" => Self::NoRoute,
+            "ip_not_allowed" => Self::IpNotAllowed,
+            "not_found" => Self::NotFound,
+            word => Self::Other(word.to_owned()),
+        }
+    }
+
+    /// The provider's word for it, also one that is not documented.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Other(word) => word,
+            documented => documented.code(),
+        }
+    }
+
+    /// Where to pay in, if that would help.
+    #[must_use]
+    pub fn deposit_url(&self) -> Option<&str> {
+        match self {
+            Self::InsufficientBalance { deposit_url } => deposit_url.as_deref(),
+            _ => None,
+        }
     }
 
     /// A word for it, for answers, filters and metrics; one of a fixed few.

@@ -140,6 +140,7 @@ impl Settings {
             webhook_secret_previous: self.webhook.previous.clone(),
             api_token: self.api_token()?,
             api_token_previous: self.api.previous.clone(),
+            provider: self.provider.key.is_some().then(|| self.provider()).transpose()?,
             writer: self.writer.clone(),
             http: self.http.clone(),
         })

@@ -9,6 +9,7 @@ mod migration;
 pub mod open;
 pub mod postgres;
 pub mod query;
+pub mod sends;
 pub mod sqlite;
 mod tally;
 
@@ -24,6 +25,7 @@ use crate::{
 };
 use hours::Due;
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
+use sends::{Begun, SendKey, SendOutcome, SendRecord};
 
 /// What a database does for the service. Both implementations pass one suite of tests, `tests/it/store`.
 ///
@@ -78,6 +80,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of what was verified and not understood, newest first.
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError>;
+
+    /// Puts a send on record, durably, unless its key is known already; whoever is answered [`Begun::Now`], and nobody
+    /// else, makes it.
+    async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError>;
+
+    /// Keeps what came of a send that had begun; with `None`, which is for a send that was certainly not made, takes it
+    /// off the record, and the next may make it.
+    async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError>;
+
+    /// Deletes some of what is kept for a time only, where that time is over; answers how many of it.
+    async fn forget(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// Whether the database answers and holds every migration of this version. One that a newer version has added
     /// does no harm: migrations only add.

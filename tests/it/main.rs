@@ -16,6 +16,7 @@ mod quarantine;
 mod readme;
 mod replicas;
 mod sandbox;
+mod sending;
 mod serve;
 mod store;
 mod support;

@@ -3,23 +3,31 @@
 use std::process::Command;
 
 use nexo_receiver::{
+    provider,
     sandbox::{self, NUMBERS},
     secret::Secret,
 };
 
-use crate::support::{database::Database, http::API_TOKEN, provider::event, receiver::Receiver};
+use url::Url;
+
+use crate::support::{
+    database::Database, http::API_TOKEN, provider::event, receiver::Receiver, wire::PATIENCE,
+};
 
 const README: &str = include_str!("../../README.md");
 const ID: &str = "8f2e1c4d-6a1b-4a0e-9c55-0d6f4b1a2c3e";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_curl_of_the_readme_is_answered_200() {
+async fn every_curl_of_the_readme_is_answered_as_it_should() {
     let database = Database::on_sqlite().await;
     {
-        let receiver = Receiver::start(&database).await;
-        receiver.sender().await.post(&event(ID, "delivered")).await;
         let key = || Secret::new(API_TOKEN.into());
         let sandbox = sandbox::start(sandbox::Options::new(key(), key())).await.unwrap();
+        let base_url = Url::parse(&sandbox.base_url()).unwrap();
+        let provider =
+            provider::Options { base_url, key: key(), connect_timeout: PATIENCE, timeout: PATIENCE };
+        let receiver = Receiver::start_with(&database, |options| options.provider = Some(provider)).await;
+        receiver.sender().await.post(&event(ID, "delivered")).await;
         let calls: Vec<_> = README.lines().filter(|line| line.starts_with("curl ")).collect();
         assert!(calls.len() >= 9, "{calls:?}");
         for call in calls {

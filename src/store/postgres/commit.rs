@@ -3,16 +3,16 @@
 use std::collections::HashMap;
 
 use sqlx::{PgConnection, postgres::PgRow};
-use tokio::time::timeout;
 
 use super::{
     Postgres,
     hours::set_back,
-    is_conflict, is_stale, meaning, rows,
+    rows,
     statements::{
         LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, UPSERT_ONE, bind_older, bind_quarantine, bind_rows,
         digest,
     },
+    write::Work,
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -28,83 +28,29 @@ use crate::{
 impl Postgres {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        let committed = self.write(Work::Upsert(batch)).await?;
+        let committed = self.write(&self.writers, &Commit::of(Step::Upsert(batch))).await?;
         if committed.is_all_of(batch) {
             return committed.outcomes();
         }
-        self.write(Work::Settle(batch, &committed)).await?.outcomes()
+        self.write(&self.writers, &Commit::of(Step::Settle(batch, &committed))).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
         understood.retain(|arrival| arrival.event().is_some());
-        self.write(Work::Release(&understood)).await.map(drop)
-    }
-
-    /// Does work with the connection that writes, again if another transaction was in its way.
-    ///
-    /// The connection stays only if it is known to be well. Whoever stops waiting in the middle, be it the time
-    /// limit, has taken it along.
-    async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
-        const ATTEMPTS: usize = 5;
-        let whole = async {
-            let free = self.writers.iter().find_map(|writer| writer.try_lock().ok());
-            let mut slot = match free {
-                Some(slot) => slot,
-                None => self.writers[0].lock().await,
-            };
-            let mut attempts = 0;
-            loop {
-                attempts += 1;
-                let mut connection = match slot.take() {
-                    Some(connection) => connection,
-                    None => self.connect_writer().await?,
-                };
-                match self.run(work, &mut connection).await {
-                    Ok(done) => {
-                        *slot = Some(connection);
-                        return Ok(done);
-                    }
-                    Err(error) if attempts < ATTEMPTS && is_conflict(&error) => *slot = Some(connection),
-                    // A new connection has no old plans.
-                    Err(error) if attempts == 1 && is_stale(&error) => {}
-                    Err(error) => {
-                        let error = meaning(error);
-                        if matches!(error, StoreError::Refused(_)) {
-                            *slot = Some(connection);
-                        }
-                        return Err(error);
-                    }
-                }
-            }
-        };
-        let late = |_| StoreError::Unavailable("the database did not answer a commit in time".into());
-        timeout(self.options.commit_timeout, whole).await.map_err(late)?
-    }
-
-    async fn run(&self, work: Work<'_>, connection: &mut PgConnection) -> Result<Committed, sqlx::Error> {
-        let named = self.named_statements();
-        let old = work.old_hours();
-        if let (Work::Upsert(batch), true, true) = (work, named, old.is_empty()) {
-            // A statement alone is a transaction.
-            return upsert(connection, batch, &old, true).await;
-        }
-        self.begin(connection, self.options.commit_timeout).await?;
-        let done = match work {
-            Work::Upsert(batch) => upsert(connection, batch, &old, named).await,
-            Work::Settle(batch, committed) => settle(connection, batch, committed, &old, named).await,
-            Work::Release(understood) => release(connection, understood, &old, named).await,
-        };
-        // Nothing is ever committed after an error: the server would roll back and call it a success.
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        sqlx::raw_sql(end).execute(connection).await?;
-        done
+        self.write(&self.writers, &Commit::of(Step::Release(&understood))).await.map(drop)
     }
 }
 
 /// What is done in one transaction.
+struct Commit<'a> {
+    step: Step<'a>,
+    /// The hours to set back first, as far as its events tell.
+    old_hours: Vec<Timestamp>,
+}
+
 #[derive(Clone, Copy)]
-enum Work<'a> {
+enum Step<'a> {
     /// Each delivery's leader, where it is the first or the same again.
     Upsert(&'a Batch),
     /// What that has left.
@@ -112,17 +58,34 @@ enum Work<'a> {
     Release(&'a [Arrival]),
 }
 
-impl Work<'_> {
-    /// The hours to set back first, as far as its events tell.
-    fn old_hours(self) -> Vec<Timestamp> {
-        match self {
-            Self::Upsert(batch) | Self::Settle(batch, _) => {
+impl<'a> Commit<'a> {
+    fn of(step: Step<'a>) -> Self {
+        let old_hours = match step {
+            Step::Upsert(batch) | Step::Settle(batch, _) => {
                 to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
             }
-            Self::Release(understood) => {
+            Step::Release(understood) => {
                 let events = understood.iter().filter_map(Arrival::event);
                 to_set_back(events.map(|event| event.told.listed_at()))
             }
+        };
+        Self { step, old_hours }
+    }
+}
+
+impl Work for Commit<'_> {
+    type Done = Committed;
+
+    fn is_one_statement(&self) -> bool {
+        matches!(self.step, Step::Upsert(_)) && self.old_hours.is_empty()
+    }
+
+    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
+        let old = &self.old_hours;
+        match self.step {
+            Step::Upsert(batch) => upsert(connection, batch, old, named).await,
+            Step::Settle(batch, committed) => settle(connection, batch, committed, old, named).await,
+            Step::Release(understood) => release(connection, understood, old, named).await,
         }
     }
 }

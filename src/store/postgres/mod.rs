@@ -10,19 +10,21 @@ mod hours;
 mod migrate;
 mod read;
 mod rows;
+mod sends;
 mod statements;
 mod stats;
+mod write;
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{Connection, PgConnection, PgPool, error::DatabaseError, postgres::PgConnectOptions};
-use tokio::sync::Mutex;
+use sqlx::{Connection, PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
     hours::Due,
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    sends::{Begun, SendKey, SendOutcome, SendRecord},
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -31,6 +33,7 @@ use crate::{
     event::Arrival,
     secret::Secret,
 };
+use write::Slot;
 
 /// How to reach a Postgres.
 #[derive(Debug, Clone)]
@@ -41,7 +44,8 @@ pub struct Options {
     pub pgbouncer: bool,
     /// Whether migrations take an advisory lock; Postgres-compatible engines may lack them.
     pub migration_lock: bool,
-    /// The most connections for questions; the writer has two more of its own, and summing up has one while it lasts.
+    /// The most connections for questions; commits have two more, what is written beside them four, and summing up one while
+    /// it lasts.
     pub read_connections: u32,
     /// How long opening a connection may take.
     pub connect_timeout: Duration,
@@ -55,11 +59,10 @@ pub struct Options {
 pub struct Postgres {
     options: Options,
     to: PgConnectOptions,
-    /// Taken out for each commit and put back when there is no doubt about it; otherwise a new one is opened, so that
-    /// a server that came back, or another one that took over, is found.
-    ///
-    /// There are two, so that the database works on one batch while it syncs another.
-    writers: [Mutex<Option<PgConnection>>; 2],
+    /// Of commits. There are two, so that the database works on one batch while it syncs another.
+    writers: [Slot; 2],
+    /// Of what is written beside them, so that no commit waits for it; opened when they are needed.
+    aside: [Slot; 4],
     readers: PgPool,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
@@ -77,6 +80,7 @@ impl Postgres {
             readers: connect::readers(options, &to),
             to,
             writers: Default::default(),
+            aside: Default::default(),
             warned: AtomicBool::new(false),
         };
         let writer = store.connect_writer().await?;
@@ -132,6 +136,18 @@ impl Store for Postgres {
         self.list_quarantine(question).await
     }
 
+    async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {
+        self.write_send(send).await
+    }
+
+    async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError> {
+        self.write_end_of_send(key, outcome).await
+    }
+
+    async fn forget(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write_forget(now).await
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         self.require_migrations().await
     }
@@ -141,8 +157,8 @@ impl Store for Postgres {
     }
 
     async fn close(&self) {
-        for writer in &self.writers {
-            if let Some(writer) = writer.lock().await.take() {
+        for slot in self.writers.iter().chain(&self.aside) {
+            if let Some(writer) = slot.lock().await.take() {
                 // The server notices by itself if it is not told.
                 let _ = tokio::time::timeout(self.options.connect_timeout, writer.close()).await;
             }

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use sqlx::{Connection, Row, SqliteConnection};
-use tokio::time::timeout;
+use sqlx::SqliteConnection;
 
 use super::{
-    Sqlite, connect,
-    hours::{Claimed, set_back},
+    Sqlite,
+    hours::set_back,
     rows,
     statements::{KNOWN, ROW, bind_rows, chunks, update, upsert_older, upsert_quarantine},
+    write::Work,
 };
 use crate::{
     batch::{Batch, FoldedEvent, Outcome},
@@ -22,120 +22,51 @@ use crate::{
     },
 };
 
-/// The one connection that writes, and about how many pages it has left to copy from the log into the file.
-pub(super) struct Writer {
-    connection: SqliteConnection,
-    pages: usize,
-}
-
-impl Writer {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection, pages: 0 }
-    }
-
-    /// Closes the connection, in which SQLite copies the log into the file.
-    pub(super) async fn close(self) {
-        if let Err(error) = self.connection.close().await {
-            tracing::warn!(%error, "the store was not closed well; what was committed is kept");
-        }
-    }
-
-    /// Copies the log into the file now and then. SQLite would do it by itself, but keep it a secret if the disk
-    /// fails at it; and it would never begin the log anew while there is always some reader.
-    async fn checkpoint(&mut self) -> Result<(), sqlx::Error> {
-        // Of 4 KiB. A page that many commits have changed is copied once.
-        const EVERY_PAGES: usize = 8_000;
-        const LONG_LOG_PAGES: i64 = 14_000;
-        if self.pages < EVERY_PAGES {
-            return Ok(());
-        }
-        self.pages = 0;
-        let passive = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
-        if passive.try_get::<i64, _>(1)? > LONG_LOG_PAGES {
-            // Waits for those that read the log now; new readers already do without.
-            sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut self.connection).await?;
-        }
-        Ok(())
-    }
-}
-
 impl Sqlite {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.write(Work::Commit(batch)).await?.outcomes()
+        self.write(&Commit(batch)).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
         understood.retain(|arrival| arrival.event().is_some());
-        self.write(Work::Release(&understood)).await.map(drop)
-    }
-
-    /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
-    /// rolled back by itself, and closing rolls back in any case.
-    pub(super) async fn write(&self, work: Work<'_>) -> Result<Committed, StoreError> {
-        self.trust()?;
-        let whole = async {
-            let mut slot = self.writer.lock().await;
-            let mut writer = match slot.take() {
-                Some(writer) => writer,
-                None => Writer::new(connect::writer(&self.options, &self.file).await?),
-            };
-            let done = work.run(&mut writer.connection).await.map_err(|error| self.judge(error))?;
-            writer.pages += work.pages();
-            match writer.checkpoint().await {
-                Ok(()) => *slot = Some(writer),
-                // What was committed is safe in the log.
-                Err(error) => {
-                    let error = self.judge(error);
-                    tracing::warn!(%error, "the store's log could not be copied into its file");
-                }
-            }
-            Ok(done)
-        };
-        let late = |_| StoreError::Unavailable("the disk or another process held up the commit".into());
-        timeout(self.options.commit_timeout, whole).await.map_err(late)?
+        self.write(&Release(&understood)).await.map(drop)
     }
 }
 
-/// What is done in one transaction.
-#[derive(Clone, Copy)]
-pub(super) enum Work<'a> {
-    Commit(&'a Batch),
-    Release(&'a [Arrival]),
-    /// A step of it; no event is committed by it.
-    SumUp(Claimed<'a>),
-}
+/// A batch's commit.
+struct Commit<'a>(&'a Batch);
 
-impl Work<'_> {
-    async fn run(self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
-        // IMMEDIATE, so that it waits for another writer here rather than fails later.
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        let done = match self {
-            Self::Commit(batch) => insert(connection, batch).await?,
-            Self::Release(understood) => release(connection, understood).await?,
-            Self::SumUp(claimed) => {
-                claimed.run(connection).await?;
-                Committed::nothing_of(&Batch::default())
-            }
-        };
-        sqlx::query("COMMIT").execute(connection).await?;
-        Ok(done)
+impl Work for Commit<'_> {
+    type Done = Committed;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
+        insert(connection, self.0).await
     }
 
-    /// About how many pages of the file this changes: the row's own if it is long, and a few of its indexes.
-    fn pages(self) -> usize {
+    /// A row's own pages if it is long, and a few of its indexes.
+    fn pages(&self) -> usize {
         const PAGE: usize = 4096;
-        let (members, bytes): (usize, usize) = match self {
-            Self::Commit(batch) => {
-                let events = batch.events.iter().map(|event| event.proof.body().len());
-                let quarantine = batch.quarantine.iter().map(|body| body.verified.body().len());
-                (batch.events.len() + batch.quarantine.len(), events.chain(quarantine).sum())
-            }
-            Self::Release(understood) => (2 * understood.len(), 0),
-            Self::SumUp(claimed) => return claimed.pages(),
-        };
-        2 + 3 * members + bytes / PAGE
+        let Batch { events, quarantine } = self.0;
+        let bytes: usize = events.iter().map(|event| event.proof.body().len()).sum();
+        let more: usize = quarantine.iter().map(|body| body.verified.body().len()).sum();
+        2 + 3 * (events.len() + quarantine.len()) + (bytes + more) / PAGE
+    }
+}
+
+/// What leaves quarantine.
+struct Release<'a>(&'a [Arrival]);
+
+impl Work for Release<'_> {
+    type Done = Committed;
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
+        release(connection, self.0).await
+    }
+
+    fn pages(&self) -> usize {
+        2 + 6 * self.0.len()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{Error, QueryBuilder, Row, Sqlite as Db, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Sqlite, commit::Work, meaning, rows, statements::chunks, stats::counts_of_hour};
+use super::{Sqlite, meaning, rows, statements::chunks, stats::counts_of_hour, write::Work};
 use crate::{
     clock::Timestamp,
     delivery::Status,
@@ -27,23 +27,21 @@ const SET_BACK: &str = "INSERT INTO hours (hour, claim, summed) VALUES (?, NULL,
     ON CONFLICT (hour) DO UPDATE SET claim = NULL, summed = FALSE WHERE summed OR claim IS NOT NULL";
 
 /// What the writer's connection does of summing up, a short transaction each.
-#[derive(Clone, Copy)]
-pub(super) enum Step<'a> {
+enum Step<'a> {
     Claim,
     /// Keeps the counts if the claim still stands.
     Keep(&'a [Alike]),
 }
 
 /// An hour that is being summed up.
-#[derive(Clone, Copy)]
-pub(super) struct Claimed<'a> {
+struct Claimed<'a> {
     hour: Timestamp,
     claim: Uuid,
     step: Step<'a>,
 }
 
 /// Deliveries of an hour that are alike: a row of its counts.
-pub(super) struct Alike {
+struct Alike {
     part: i64,
     carrier: Option<String>,
     status: String,
@@ -63,17 +61,19 @@ impl Sqlite {
             return Ok(None);
         };
         let claim = Uuid::new_v4();
-        self.write(Work::SumUp(Claimed { hour, claim, step: Step::Claim })).await?;
+        self.write(&Claimed { hour, claim, step: Step::Claim }).await?;
         let counted = self.ask_within(PATIENCE, counts_of_hour(hour)).await?;
         let counted = (1..).zip(&counted).map(|(part, row)| alike(part, row)).collect::<Result<Vec<_>, _>>();
         let step = Step::Keep(&counted.map_err(meaning)?);
-        self.write(Work::SumUp(Claimed { hour, claim, step })).await?;
+        self.write(&Claimed { hour, claim, step }).await?;
         Ok(Some(hour))
     }
 }
 
-impl Claimed<'_> {
-    pub(super) async fn run(self, connection: &mut SqliteConnection) -> Result<(), Error> {
+impl Work for Claimed<'_> {
+    type Done = ();
+
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<(), Error> {
         let (hour, claim) = (self.hour.micros(), self.claim.as_bytes().as_slice());
         let Step::Keep(counts) = self.step else {
             return sqlx::query(CLAIM).bind(hour).bind(claim).execute(connection).await.map(drop);
@@ -95,8 +95,7 @@ impl Claimed<'_> {
         Ok(())
     }
 
-    /// About how many pages of the file this changes.
-    pub(super) fn pages(self) -> usize {
+    fn pages(&self) -> usize {
         match self.step {
             Step::Claim => 2,
             Step::Keep(counts) => 4 + counts.len() / 20,

@@ -11,8 +11,10 @@ mod hours;
 mod migrate;
 mod read;
 mod rows;
+mod sends;
 mod statements;
 mod stats;
+mod write;
 
 use std::{
     path::PathBuf,
@@ -28,6 +30,7 @@ use super::{
     Evidence, Quarantined, Store, StoreError,
     hours::Due,
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    sends::{Begun, SendKey, SendOutcome, SendRecord},
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -54,7 +57,7 @@ pub struct Sqlite {
     options: Options,
     file: PathBuf,
     /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
-    writer: Mutex<Option<commit::Writer>>,
+    writer: Mutex<Option<write::Writer>>,
     readers: SqlitePool,
     /// Whether the disk once failed to say that it wrote: then what the system's cache holds can't be trusted.
     distrusted: AtomicBool,
@@ -67,7 +70,7 @@ impl Sqlite {
     /// [`StoreError::Unavailable`] when the folder or the file can't be written.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
         let file = connect::create(&options.folder)?;
-        let writer = commit::Writer::new(connect::writer(options, &file).await?);
+        let writer = write::Writer::new(connect::writer(options, &file).await?);
         Ok(Self {
             options: options.clone(),
             readers: connect::readers(options, &file),
@@ -131,6 +134,18 @@ impl Store for Sqlite {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {
+        self.write_send(send).await
+    }
+
+    async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError> {
+        self.write_end_of_send(key, outcome).await
+    }
+
+    async fn forget(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write_forget(now).await
     }
 
     async fn ready(&self) -> Result<(), StoreError> {

@@ -35,6 +35,8 @@ async fn every_documented_operation_is_there(database: Database) {
                 "receiveWebhook" => 401,
                 // Its own call comes later, and leaves an event.
                 "getDelivery" => 404,
+                // There is no key for the provider.
+                "sendOtp" => 501,
                 _ => 200,
             };
             for query in query.iter().map(String::as_str).chain(["", query.join("&").as_str()]) {
@@ -44,7 +46,7 @@ async fn every_documented_operation_is_there(database: Database) {
             called += 1;
         }
     }
-    assert_eq!(called, 11);
+    assert_eq!(called, 12);
 }
 
 /// A path and parameters that the document gives as examples.
@@ -60,6 +62,7 @@ fn example(template: &str, operation: &Value) -> (String, Vec<String>) {
             other => other.to_string(),
         };
         match parameter["in"].as_str().unwrap() {
+            "header" => {}
             "path" => path = path.replace(&format!("{{{name}}}"), &text),
             _ => query.push(format!("{name}={text}")),
         }

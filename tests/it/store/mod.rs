@@ -7,6 +7,7 @@ mod merging;
 mod postgres;
 mod quarantine;
 mod schema;
+mod sends;
 mod sqlite;
 mod statistics;
 mod trouble;

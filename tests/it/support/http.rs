@@ -59,17 +59,24 @@ impl Answer {
 pub struct Client {
     address: SocketAddr,
     authorization: Vec<String>,
+    /// The value of `Idempotency-Key`.
+    idempotency_key: Option<String>,
 }
 
 impl Client {
     /// A caller with the token of the service under test.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, authorization: vec![format!("Bearer {API_TOKEN}")] }
+        Self { address, authorization: vec![format!("Bearer {API_TOKEN}")], idempotency_key: None }
     }
 
     /// The same caller with other `Authorization` headers, or none.
     pub fn with(&self, authorization: &[&str]) -> Self {
-        Self { address: self.address, authorization: authorization.iter().map(ToString::to_string).collect() }
+        Self { authorization: authorization.iter().map(ToString::to_string).collect(), ..self.clone() }
+    }
+
+    /// The same caller with a key for its requests.
+    pub fn keyed(&self, key: &str) -> Self {
+        Self { idempotency_key: Some(key.to_owned()), ..self.clone() }
     }
 
     /// Asks, and checks that the answer is what the document says.
@@ -84,10 +91,15 @@ impl Client {
 
     /// Likewise with a body.
     pub async fn send_with(&self, method: Method, path: &str, body: &str) -> Answer {
+        self.try_send(method, path, body).await.expect("the service answers")
+    }
+
+    /// Likewise; an error says that no answer came.
+    pub async fn try_send(&self, method: Method, path: &str, body: &str) -> Result<Answer, String> {
         let exchange = timeout(PATIENCE, self.exchange(&method, path, body)).await;
-        let answer = exchange.expect("the service answers in time").expect("the service answers");
+        let answer = exchange.expect("the service answers in time").map_err(|error| error.to_string())?;
         document::check(&method, path, &answer);
-        answer
+        Ok(answer)
     }
 
     async fn exchange(
@@ -101,6 +113,9 @@ impl Client {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "test");
         for value in &self.authorization {
             request = request.header(header::AUTHORIZATION, value);
+        }
+        if let Some(key) = &self.idempotency_key {
+            request = request.header("idempotency-key", key);
         }
         let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
         let (head, body) = send.send_request(request.body(body)?).await?.into_parts();

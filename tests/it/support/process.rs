@@ -19,11 +19,17 @@ pub struct Process {
 impl Process {
     /// Starts on a free port, and returns once the log's first line has said which.
     pub fn serve(database: &Database) -> Self {
+        Self::serve_with(database, &[])
+    }
+
+    /// Likewise, with more of an environment.
+    pub fn serve_with(database: &Database, environment: &[(&str, String)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
             .arg("serve")
             .env_clear()
             .envs(database.environment())
             .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN), ("PORT", "0")])
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");

@@ -97,6 +97,7 @@ pub fn options(location: Location) -> Options {
         webhook_secret_previous: None,
         api_token: Secret::new(API_TOKEN.into()),
         api_token_previous: None,
+        provider: None,
         writer: writer::Options { queue: 8192, queue_bytes: 64 << 20, batch: 512 },
         http: http::Options {
             body_bytes: 64 * 1024,

@@ -1,0 +1,140 @@
+//! Sends on record: written before the provider is called, and when it has answered.
+
+use bytes::Bytes;
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::{Postgres, rows, write::Work};
+use crate::{
+    clock::Timestamp,
+    store::{
+        StoreError,
+        sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
+    },
+};
+
+impl Postgres {
+    /// See [`crate::store::Store::begin_send`].
+    pub(super) async fn write_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {
+        self.write(&self.aside, &Begin(send)).await
+    }
+
+    /// See [`crate::store::Store::end_send`].
+    pub(super) async fn write_end_of_send(
+        &self,
+        key: &SendKey,
+        outcome: Option<&SendOutcome>,
+    ) -> Result<(), StoreError> {
+        self.write(&self.aside, &End(key, outcome)).await
+    }
+
+    /// See [`crate::store::Store::forget`].
+    pub(super) async fn write_forget(&self, now: Timestamp) -> Result<u64, StoreError> {
+        self.write(&self.aside, &Forget(now)).await
+    }
+}
+
+struct Forget(Timestamp);
+
+/// A part of them, so that no lock is held for long.
+const FORGET_SENDS: &str = "
+DELETE FROM sends WHERE key IN (
+    SELECT key FROM sends WHERE outcome IN ('accepted', 'refused') AND began_at < $1 ORDER BY began_at LIMIT 1000)";
+
+impl Work for Forget {
+    type Done = u64;
+
+    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<u64, sqlx::Error> {
+        let before = self.0.hours_before(KEPT_HOURS).date_time();
+        let forgotten = sqlx::query(FORGET_SENDS).bind(before).persistent(named).execute(connection).await?;
+        Ok(forgotten.rows_affected())
+    }
+}
+
+struct Begin<'a>(&'a SendRecord);
+
+/// One that is answered for longer than it counts makes room; one whose outcome is not known never does.
+const BEGIN: &str = "
+INSERT INTO sends AS known (key, fingerprint, phone, began_at) VALUES ($1, $2, $3, $4)
+ON CONFLICT (key) DO UPDATE SET
+    fingerprint = EXCLUDED.fingerprint, phone = EXCLUDED.phone, began_at = EXCLUDED.began_at,
+    outcome = NULL, answer = NULL, deposit_url = NULL
+WHERE known.outcome IN ('accepted', 'refused') AND known.began_at < $5";
+
+impl Work for Begin<'_> {
+    type Done = Begun;
+
+    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Begun, sqlx::Error> {
+        let SendRecord { key, fingerprint, phone, began_at } = self.0;
+        let begun = sqlx::query(BEGIN)
+            .bind(key.as_str())
+            .bind(fingerprint.as_bytes().as_slice())
+            .bind(phone.reveal())
+            .bind(began_at.date_time())
+            .bind(began_at.hours_before(KEPT_HOURS).date_time())
+            .persistent(named)
+            .execute(&mut *connection)
+            .await?;
+        if begun.rows_affected() == 1 {
+            return Ok(Begun::Now);
+        }
+        let known = "SELECT fingerprint, began_at, outcome, answer, deposit_url FROM sends WHERE key = $1";
+        let known =
+            sqlx::query(known).bind(key.as_str()).persistent(named).fetch_optional(connection).await?;
+        match known {
+            Some(row) if row.try_get::<&[u8], _>("fingerprint")? != fingerprint.as_bytes() => {
+                Ok(Begun::OtherRequest)
+            }
+            Some(row) => Ok(match outcome(&row)? {
+                Some(outcome) => Begun::Ended(outcome),
+                None => Begun::UnderWay(rows::time(&row, "began_at")?),
+            }),
+            // Whoever had begun it has taken it back a moment ago.
+            None => Ok(Begun::UnderWay(*began_at)),
+        }
+    }
+}
+
+fn outcome(row: &PgRow) -> Result<Option<SendOutcome>, sqlx::Error> {
+    let answer = || row.try_get::<Option<Vec<u8>>, _>("answer").map(Option::unwrap_or_default);
+    Ok(match row.try_get::<Option<&str>, _>("outcome")? {
+        None => None,
+        Some("accepted") => Some(SendOutcome::Accepted(Bytes::from(answer()?))),
+        Some("refused") => Some(SendOutcome::Refused(refusal(&answer()?, row.try_get("deposit_url")?))),
+        Some(_) => Some(SendOutcome::Unclear),
+    })
+}
+
+struct End<'a>(&'a SendKey, Option<&'a SendOutcome>);
+
+impl Work for End<'_> {
+    type Done = ();
+
+    fn is_one_statement(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<(), sqlx::Error> {
+        let Self(key, outcome) = self;
+        let Some(outcome) = outcome else {
+            let delete = "DELETE FROM sends WHERE key = $1 AND outcome IS NULL";
+            return sqlx::query(delete)
+                .bind(key.as_str())
+                .persistent(named)
+                .execute(connection)
+                .await
+                .map(drop);
+        };
+        let (answer, deposit_url) = word(outcome);
+        sqlx::query(
+            "UPDATE sends SET outcome = $2, answer = $3, deposit_url = $4 WHERE key = $1 AND outcome IS NULL",
+        )
+        .bind(key.as_str())
+        .bind(outcome.as_str())
+        .bind(answer)
+        .bind(deposit_url)
+        .persistent(named)
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
