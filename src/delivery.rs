@@ -13,6 +13,9 @@ use crate::{clock::Timestamp, money::Money, phone::Phone, signature::Digest};
 /// for it on every store.
 pub const LONGEST_TEXT: usize = 255;
 
+/// A delivery that is still `sent` so long after it was is given up: nobody goes on asking for it.
+pub const GIVEN_UP_HOURS: u32 = 24;
+
 /// The provider's id of an OTP: a UUID in all examples, but nothing promises it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct DeliveryId(String);
@@ -221,6 +224,12 @@ impl Delivery {
             winner.cost = winner.cost.max(loser.cost);
         }
         winner
+    }
+
+    /// Whether it is still `sent`, and was so long ago that nobody asks for it any more.
+    #[must_use]
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        self.status == Status::Sent && self.listed_at() <= now.hours_before(GIVEN_UP_HOURS)
     }
 
     /// The time a delivery is listed under, set when its id is first seen and never again, so that pages are

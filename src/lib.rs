@@ -44,6 +44,9 @@ pub mod writer;
 // OTPs on their way out, through this service.
 pub mod sending;
 
+// What no webhook has told, asked for.
+pub mod reconcile;
+
 // Beside the way: hours that are over, for statistics; and what is kept for a time only.
 pub mod summary;
 pub mod upkeep;

@@ -20,6 +20,7 @@ use crate::{
     },
     metrics::Metrics,
     provider::{self, Provider},
+    reconcile::{self, Reconciler},
     secret::Secret,
     sending::Sending,
     signature::Keyring,
@@ -53,6 +54,8 @@ pub struct Options {
     pub api_token_previous: Option<Secret>,
     /// How the provider is called; `None` where there is no key to do so.
     pub provider: Option<provider::Options>,
+    /// When the provider is asked for what no webhook has told.
+    pub reconcile: reconcile::Options,
     /// The queue and the group commit.
     pub writer: writer::Options,
     /// Limits of callers.
@@ -100,11 +103,11 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let waiters = Waiters::new();
     let (writer, committing) =
         Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters));
-    let sending = match &options.provider {
-        None => None,
+    let (sending, reconciling) = match &options.provider {
+        None => (None, None),
         Some(how) => {
-            let (provider, writer, metrics) = (Provider::new(how)?, writer.clone(), Arc::clone(&metrics));
-            Some(Sending::new(how, provider, Arc::clone(&store), writer, metrics))
+            let (sending, reconciling) = call(how, &options.reconcile, &store, &writer, &metrics)?;
+            (Some(sending), Some(reconciling))
         }
     };
     let readiness = Readiness::new(Arc::clone(&store), writer.clone());
@@ -125,7 +128,36 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let site = http::site(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
-    Ok(Running { address, stop, readiness, waiters, serving, committing, summing, upkeep, following, store })
+    Ok(Running {
+        address,
+        stop,
+        readiness,
+        waiters,
+        serving,
+        committing,
+        summing,
+        upkeep,
+        reconciling,
+        following,
+        store,
+    })
+}
+
+/// What calls the provider.
+fn call(
+    how: &provider::Options,
+    when: &reconcile::Options,
+    store: &Arc<dyn Store>,
+    writer: &Writer,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<Sending>, Background), StartError> {
+    let provider = Provider::new(how)?;
+    let parts = || (Arc::clone(store), writer.clone(), Arc::clone(metrics));
+    let (store, writer, metrics) = parts();
+    let sending = Sending::new(how, provider.clone(), store, writer, metrics);
+    let (store, writer, metrics) = parts();
+    let reconciler = Reconciler::new(when, how.timeout, provider, store, writer, metrics);
+    Ok((sending, Background::start(|told| reconciler.run(told))))
 }
 
 /// A started service.
@@ -138,6 +170,7 @@ pub struct Running {
     committing: JoinHandle<()>,
     summing: Background,
     upkeep: Background,
+    reconciling: Option<Background>,
     following: Background,
     store: Arc<dyn Store>,
 }
@@ -165,6 +198,10 @@ impl Running {
         // Only if the server is gone already does nobody hear this.
         let _ = self.stop.send(Stop::By(deadline));
         self.waiters.stop();
+        // It holds the writer.
+        if let Some(reconciling) = self.reconciling {
+            reconciling.stop(deadline).await;
+        }
         let drained = self.serving.await.unwrap_or(false);
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);

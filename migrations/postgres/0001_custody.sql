@@ -106,3 +106,25 @@ CREATE TABLE sends (
 );
 
 CREATE INDEX sends_to_forget ON sends (began_at) WHERE outcome IN ('accepted', 'refused');
+
+-- Deliveries that the provider is to be asked for, unless a webhook comes first: each that was still on its way when it
+-- was committed. The row goes when the delivery is found settled, or too old.
+CREATE TABLE polls (
+    delivery_id text COLLATE "C" NOT NULL PRIMARY KEY,
+    -- As the delivery's own.
+    listed_at   timestamptz NOT NULL,
+    -- When it is to be asked for again; null until it is for the first time.
+    next_at     timestamptz,
+    attempts    integer NOT NULL
+);
+
+CREATE INDEX polls_first ON polls (listed_at) WHERE next_at IS NULL;
+CREATE INDEX polls_again ON polls (next_at) WHERE next_at IS NOT NULL;
+
+-- One row: until when the replica that polls has its turn. So all replicas together keep one pace.
+CREATE TABLE poll_turn (
+    id      integer NOT NULL PRIMARY KEY,
+    free_at timestamptz NOT NULL
+);
+
+INSERT INTO poll_turn (id, free_at) VALUES (1, now());

@@ -11,6 +11,7 @@ mod diagnose;
 mod flood;
 mod health;
 mod migrate;
+mod reconcile;
 pub mod reprocess;
 mod sandbox;
 mod send;
@@ -74,6 +75,8 @@ enum Command {
     Send(send::Args),
     /// Ask what the provider's wallet holds.
     Balance,
+    /// Ask the provider for every delivery of a time, keep what it tells, and say what differed.
+    Reconcile(reconcile::Args),
     /// Send signed events in numbers, and tell how the receiver bore them.
     Flood(flood::Args),
 }
@@ -133,6 +136,7 @@ impl Cli {
                 Command::Trigger(args) => trigger::run(&args, &settings).await,
                 Command::Send(args) => send::run(&args, &settings).await,
                 Command::Balance => balance::run(&settings).await,
+                Command::Reconcile(args) => reconcile::run(&args, &settings).await,
                 Command::Flood(args) => flood::run(&args, &settings).await,
             }
         });

@@ -126,6 +126,7 @@ mod tests {
         store::{
             Evidence,
             hours::Due,
+            polls::{Turn, Turned},
             query::{ListDeliveries, Page, Stats, StatsQuestion},
             sends::{Begun, SendKey, SendOutcome, SendRecord},
         },
@@ -198,6 +199,9 @@ mod tests {
             unreachable!()
         }
         async fn end_send(&self, _: &SendKey, _: Option<&SendOutcome>) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        async fn take_turn(&self, _: &Turn) -> Result<Turned, StoreError> {
             unreachable!()
         }
         async fn forget(&self, _: Timestamp) -> Result<u64, StoreError> {

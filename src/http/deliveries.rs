@@ -35,6 +35,14 @@ pub(crate) struct ShownDelivery {
     completed_at: Option<Timestamp>,
     received_at: Timestamp,
     source: Source,
+    /// Shown where it is so.
+    #[serde(skip_serializing_if = "is_false")]
+    stale: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_false(stale: &bool) -> bool {
+    !stale
 }
 
 /// Whoever asks has a token.
@@ -45,6 +53,7 @@ fn reveal<S: Serializer>(phone: &Option<Phone>, serializer: S) -> Result<S::Ok, 
 impl From<Delivery> for ShownDelivery {
     fn from(it: Delivery) -> Self {
         Self {
+            stale: it.is_stale(Timestamp::now()),
             id: it.id,
             phone: it.phone,
             carrier: it.carrier,

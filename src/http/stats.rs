@@ -1,6 +1,6 @@
 //! `GET /stats`: counts, rates, times and cost over a range.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::extract::{RawQuery, State};
 use serde::{Serialize, Serializer};
@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{answer::Answer, parameters, refusal::Refusal};
 use crate::{
     clock::Timestamp,
+    delivery::GIVEN_UP_HOURS,
     money::Money,
     store::{
         Store,
@@ -36,6 +37,7 @@ struct ShownGroup {
 struct ShownFigures {
     total: u64,
     sent: u64,
+    stale: u64,
     delivered: u64,
     failed: u64,
     delivery_rate: Option<f64>,
@@ -45,23 +47,31 @@ struct ShownFigures {
 }
 
 impl ShownStats {
-    fn new(question: &StatsQuestion, stats: Stats) -> Self {
-        let group = |it: Group| ShownGroup { key: it.key, figures: it.figures.into() };
+    /// `given_up` is of those that are too old to be asked for: what of them is still `sent` is stale.
+    fn new(question: &StatsQuestion, stats: Stats, given_up: Stats) -> Self {
+        let mut stale: BTreeMap<_, _> =
+            given_up.groups.into_iter().map(|group| (group.key, group.figures.sent)).collect();
+        let group = |it: Group| ShownGroup {
+            figures: ShownFigures::new(it.figures, stale.remove(&it.key).unwrap_or_default()),
+            key: it.key,
+        };
         Self {
             from: question.from,
             to: question.to,
             by: question.by.map(GroupBy::as_str),
-            total: stats.total.into(),
+            total: ShownFigures::new(stats.total, given_up.total.sent),
             groups: stats.groups.into_iter().map(group).collect(),
         }
     }
 }
 
-impl From<Figures> for ShownFigures {
-    fn from(it: Figures) -> Self {
+impl ShownFigures {
+    fn new(it: Figures, stale: u64) -> Self {
         Self {
             total: it.sent + it.delivered + it.failed,
             sent: it.sent,
+            // Asked for a moment later, when some of them may be settled, or more of them be old.
+            stale: stale.min(it.sent),
             delivered: it.delivered,
             failed: it.failed,
             delivery_rate: rate(it.delivered, it.failed),
@@ -96,9 +106,12 @@ pub(crate) async fn stats(
     State(store): State<Arc<dyn Store>>,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<ShownStats>, Refusal> {
-    let question = parameters::stats(query.as_deref(), Timestamp::now())?;
+    let now = Timestamp::now();
+    let question = parameters::stats(query.as_deref(), now)?;
     let stats = store.stats(&question).await?;
-    Ok(Answer::new(ShownStats::new(&question, stats)))
+    let old = StatsQuestion { to: question.to.min(now.hours_before(GIVEN_UP_HOURS)), ..question };
+    let given_up = if old.from < old.to { store.stats(&old).await? } else { Stats::default() };
+    Ok(Answer::new(ShownStats::new(&question, stats, given_up)))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::{
     attempt::Attempt,
+    calls::noted,
     otp::Otp,
     provider::{Accepted, Provider},
     refusal::Refusal,
@@ -35,6 +36,7 @@ pub(super) fn router(provider: Arc<Provider>) -> Router {
         .route("/api/v1/send-otp", post(send_otp))
         .route("/api/v1/deliveries/{id}", get(delivery))
         .route("/api/v1/balance", get(balance))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&provider), noted))
         .route("/sandbox/attempts", get(attempts))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&provider), require_key))
         .route(

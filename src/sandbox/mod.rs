@@ -8,6 +8,7 @@
 
 mod api;
 mod attempt;
+mod calls;
 mod carrier;
 mod courier;
 mod fault;
@@ -40,6 +41,7 @@ use tokio::{
 use url::Url;
 
 pub use attempt::Attempt;
+pub use calls::{Call, Outage};
 pub use fault::Fault;
 pub use outcome::{ERROR_CODES, NUMBERS, Number, Outcome};
 pub use refusal::Refusal;
@@ -47,6 +49,7 @@ pub use wallet::Wallet;
 
 use crate::{money::Money, secret::Secret, signature::SigningKey};
 use attempt::AttemptLog;
+use calls::CallLog;
 use courier::Target;
 use provider::{Provider, State};
 use script::Script;
@@ -157,6 +160,7 @@ fn provider(options: Options, address: SocketAddr) -> Provider {
         price: options.price,
         target: options.webhook_url.map(|url| Target { url, key, retry, timeout }),
         attempts: AttemptLog::new(),
+        calls: CallLog::default(),
         under_way: watch::Sender::new(0),
         state: Mutex::new(State {
             wallet: options.wallet,
@@ -220,6 +224,17 @@ impl Running {
     /// From now on, this goes wrong with every webhook of which nothing else was told, or nothing.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.provider.state().script.faults = fault.map(|fault| (fault, 1.0)).into_iter().collect();
+    }
+
+    /// From now on, no call of its API is answered as it should be, or all are again.
+    pub fn set_outage(&self, outage: Option<Outage>) {
+        self.provider.calls.set_outage(outage);
+    }
+
+    /// Every call of its API so far, in the order in which they came; the last 100,000 when there are many more.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.provider.calls.all()
     }
 
     /// What is left in the wallet.

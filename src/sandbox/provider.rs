@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{
     attempt::AttemptLog,
+    calls::CallLog,
     carrier,
     courier::{Courier, Target},
     otp::Otp,
@@ -28,6 +29,7 @@ pub(super) struct Provider {
     pub(super) price: Money,
     pub(super) target: Option<Target>,
     pub(super) attempts: AttemptLog,
+    pub(super) calls: CallLog,
     /// How many OTPs have not come to their end, with all their webhooks.
     pub(super) under_way: watch::Sender<usize>,
     pub(super) state: Mutex<State>,

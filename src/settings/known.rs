@@ -68,6 +68,8 @@ pub(super) const ALL: &[Known] = &[
     plain("provider.base_url", "NEXO_BASE_URL"),
     plain("provider.connect_seconds", "PROVIDER_CONNECT_SECONDS"),
     plain("provider.call_seconds", "PROVIDER_CALL_SECONDS"),
+    plain("reconcile.after_seconds", "RECONCILE_AFTER_SECONDS"),
+    plain("reconcile.calls_per_second", "RECONCILE_CALLS_PER_SECOND"),
 ];
 
 /// The setting with this key.

@@ -20,7 +20,7 @@ use std::{
 use url::Url;
 
 use crate::{
-    http, logs, provider,
+    http, logs, provider, reconcile,
     secret::Secret,
     service,
     store::{open::Location, postgres, sqlite},
@@ -94,6 +94,8 @@ pub struct Settings {
     pub log: logs::Options,
     /// The provider.
     pub provider: Provider,
+    /// When the provider is asked for what no webhook has told.
+    pub reconcile: reconcile::Options,
     layers: Layers,
 }
 
@@ -122,6 +124,7 @@ impl Settings {
             http: http(&layers)?,
             log: log(&layers)?,
             provider: provider(&layers)?,
+            reconcile: reconcile(&layers)?,
             layers,
         })
     }
@@ -141,6 +144,7 @@ impl Settings {
             api_token: self.api_token()?,
             api_token_previous: self.api.previous.clone(),
             provider: self.provider.key.is_some().then(|| self.provider()).transpose()?,
+            reconcile: self.reconcile.clone(),
             writer: self.writer.clone(),
             http: self.http.clone(),
         })
@@ -319,6 +323,16 @@ fn provider(layers: &Layers) -> Result<Provider, SettingsError> {
         )?,
         connect_timeout: layers.seconds("provider.connect_seconds", HOUR)?,
         timeout: layers.seconds("provider.call_seconds", HOUR)?,
+    })
+}
+
+/// The most calls to the provider in a second.
+const MOST_CALLS: u32 = 1_000;
+
+fn reconcile(layers: &Layers) -> Result<reconcile::Options, SettingsError> {
+    Ok(reconcile::Options {
+        after: layers.seconds("reconcile.after_seconds", HOUR)?,
+        calls_per_second: layers.number("reconcile.calls_per_second", 1..=MOST_CALLS)?,
     })
 }
 

@@ -7,6 +7,7 @@ mod committed;
 pub mod hours;
 mod migration;
 pub mod open;
+pub mod polls;
 pub mod postgres;
 pub mod query;
 pub mod sends;
@@ -24,6 +25,7 @@ use crate::{
     signature::Verified,
 };
 use hours::Due;
+use polls::{Turn, Turned};
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
 use sends::{Begun, SendKey, SendOutcome, SendRecord};
 
@@ -88,6 +90,9 @@ pub trait Store: Send + Sync + 'static {
     /// Keeps what came of a send that had begun; with `None`, which is for a send that was certainly not made, takes it
     /// off the record, and the next may make it.
     async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError>;
+
+    /// Takes a turn of asking the provider, unless nothing is due or another replica has the turn; see [`polls`].
+    async fn take_turn(&self, turn: &Turn) -> Result<Turned, StoreError>;
 
     /// Deletes some of what is kept for a time only, where that time is over; answers how many of it.
     async fn forget(&self, now: Timestamp) -> Result<u64, StoreError>;

@@ -14,6 +14,7 @@ mod outage;
 mod provider;
 mod quarantine;
 mod readme;
+mod reconcile;
 mod replicas;
 mod sandbox;
 mod sending;

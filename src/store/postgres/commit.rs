@@ -7,6 +7,7 @@ use sqlx::{PgConnection, postgres::PgRow};
 use super::{
     Postgres,
     hours::set_back,
+    polls::{any_sent, queue},
     rows,
     statements::{
         LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, UPSERT_ONE, bind_older, bind_quarantine, bind_rows,
@@ -77,7 +78,7 @@ impl Work for Commit<'_> {
     type Done = Committed;
 
     fn is_one_statement(&self) -> bool {
-        matches!(self.step, Step::Upsert(_)) && self.old_hours.is_empty()
+        matches!(self.step, Step::Upsert(batch) if self.old_hours.is_empty() && !any_sent(batch.leaders()))
     }
 
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
@@ -103,9 +104,12 @@ async fn upsert(
     set_back(connection, old_hours, named).await?;
     let leaders: Vec<_> = batch.leaders().collect();
     let statement = if leaders.len() == 1 { UPSERT_ONE } else { UPSERT };
-    for row in bind_rows(sqlx::query(statement), &leaders).persistent(named).fetch_all(connection).await? {
+    for row in
+        bind_rows(sqlx::query(statement), &leaders).persistent(named).fetch_all(&mut *connection).await?
+    {
         committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
     }
+    queue(connection, &leaders, named).await?;
     Ok(committed)
 }
 

@@ -6,8 +6,10 @@
 mod commit;
 mod connect;
 mod explain;
+mod forget;
 mod hours;
 mod migrate;
+mod polls;
 mod read;
 mod rows;
 mod sends;
@@ -23,6 +25,7 @@ use sqlx::{Connection, PgPool, error::DatabaseError, postgres::PgConnectOptions}
 use super::{
     Evidence, Quarantined, Store, StoreError,
     hours::Due,
+    polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
     sends::{Begun, SendKey, SendOutcome, SendRecord},
 };
@@ -142,6 +145,10 @@ impl Store for Postgres {
 
     async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError> {
         self.write_end_of_send(key, outcome).await
+    }
+
+    async fn take_turn(&self, turn: &Turn) -> Result<Turned, StoreError> {
+        self.write_turn(turn).await
     }
 
     async fn forget(&self, now: Timestamp) -> Result<u64, StoreError> {

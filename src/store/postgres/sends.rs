@@ -4,12 +4,9 @@ use bytes::Bytes;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{Postgres, rows, write::Work};
-use crate::{
-    clock::Timestamp,
-    store::{
-        StoreError,
-        sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
-    },
+use crate::store::{
+    StoreError,
+    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
 };
 
 impl Postgres {
@@ -25,28 +22,6 @@ impl Postgres {
         outcome: Option<&SendOutcome>,
     ) -> Result<(), StoreError> {
         self.write(&self.aside, &End(key, outcome)).await
-    }
-
-    /// See [`crate::store::Store::forget`].
-    pub(super) async fn write_forget(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(&self.aside, &Forget(now)).await
-    }
-}
-
-struct Forget(Timestamp);
-
-/// A part of them, so that no lock is held for long.
-const FORGET_SENDS: &str = "
-DELETE FROM sends WHERE key IN (
-    SELECT key FROM sends WHERE outcome IN ('accepted', 'refused') AND began_at < $1 ORDER BY began_at LIMIT 1000)";
-
-impl Work for Forget {
-    type Done = u64;
-
-    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<u64, sqlx::Error> {
-        let before = self.0.hours_before(KEPT_HOURS).date_time();
-        let forgotten = sqlx::query(FORGET_SENDS).bind(before).persistent(named).execute(connection).await?;
-        Ok(forgotten.rows_affected())
     }
 }
 

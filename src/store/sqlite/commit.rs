@@ -7,6 +7,7 @@ use sqlx::SqliteConnection;
 use super::{
     Sqlite,
     hours::set_back,
+    polls::queue,
     rows,
     statements::{KNOWN, ROW, bind_rows, chunks, update, upsert_older, upsert_quarantine},
     write::Work,
@@ -79,6 +80,7 @@ async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Comm
     for rows in chunks(&leaders) {
         bind_rows(rows).execute(&mut *connection).await?;
     }
+    queue(connection, &leaders).await?;
     for row in leaders {
         committed.stands(batch, row.id(), row.times);
     }

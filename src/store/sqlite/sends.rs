@@ -4,12 +4,9 @@ use bytes::Bytes;
 use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Sqlite, rows, write::Work};
-use crate::{
-    clock::Timestamp,
-    store::{
-        StoreError,
-        sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
-    },
+use crate::store::{
+    StoreError,
+    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
 };
 
 impl Sqlite {
@@ -25,31 +22,6 @@ impl Sqlite {
         outcome: Option<&SendOutcome>,
     ) -> Result<(), StoreError> {
         self.write(&End(key, outcome)).await
-    }
-
-    /// See [`crate::store::Store::forget`].
-    pub(super) async fn write_forget(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(&Forget(now)).await
-    }
-}
-
-struct Forget(Timestamp);
-
-/// A part of them, so that the writer is not held for long.
-const FORGET_SENDS: &str = "
-DELETE FROM sends WHERE key IN (
-    SELECT key FROM sends WHERE outcome IN ('accepted', 'refused') AND began_at < ? ORDER BY began_at LIMIT 1000)";
-
-impl Work for Forget {
-    type Done = u64;
-
-    async fn run(&self, connection: &mut SqliteConnection) -> Result<u64, Error> {
-        let before = self.0.hours_before(KEPT_HOURS).micros();
-        Ok(sqlx::query(FORGET_SENDS).bind(before).execute(connection).await?.rows_affected())
-    }
-
-    fn pages(&self) -> usize {
-        50
     }
 }
 

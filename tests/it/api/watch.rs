@@ -72,7 +72,7 @@ async fn what_was_sent_is_known_before_any_webhook(database: Database) {
         json!({
             "ok": true, "id": ID, "phone": "+84981234567", "carrier": "viettel", "status": "sent",
             "cost": 0.022, "error_code": null, "created_at": "2026-05-26T10:00:00Z", "completed_at": null,
-            "source": "send",
+            "source": "send", "stale": true,
         })
     );
     let events = api.get(&format!("/deliveries/{ID}/events")).await.json()["events"].clone();
@@ -114,6 +114,7 @@ async fn two_callers_complete_each_other_in_any_order(database: Database) {
     let mut expected = json!({
         "ok": true, "phone": "+84981234567", "carrier": "viettel", "status": "sent", "cost": 0.022,
         "error_code": null, "created_at": "2026-05-26T10:00:00Z", "completed_at": null, "source": "send",
+        "stale": true,
     });
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let id = format!("order-{order:?}").replace([' ', ',', '[', ']'], "");

@@ -4,6 +4,7 @@ mod custody;
 mod hours;
 mod lists;
 mod merging;
+mod polls;
 mod postgres;
 mod quarantine;
 mod schema;

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use nexo_receiver::{
-    http,
+    http, reconcile,
     secret::Secret,
     service::{self, Options, Running},
     store::open::Location,
@@ -98,6 +98,7 @@ pub fn options(location: Location) -> Options {
         api_token: Secret::new(API_TOKEN.into()),
         api_token_previous: None,
         provider: None,
+        reconcile: reconcile::Options { after: Duration::from_secs(90), calls_per_second: 10 },
         writer: writer::Options { queue: 8192, queue_bytes: 64 << 20, batch: 512 },
         http: http::Options {
             body_bytes: 64 * 1024,

@@ -3,10 +3,12 @@
 //! Lives here: every metric's name, help and labels. Does not: serving them (`http/operation`). Labels are enums
 //! and constants of ours: never an id, a phone, or a caller's text.
 
-use std::{fmt::Write as _, time::Duration};
+mod fate;
+
+use std::time::Duration;
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, prometheus_text},
+    encoding::{EncodeLabelSet, prometheus_text},
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
@@ -17,96 +19,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::batch::Outcome;
+pub use fate::{Fate, PollFate, SendFate};
 
-/// What became of one webhook call.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fate {
-    /// Committed.
-    Kept(Outcome),
-    /// Not signed with an active secret.
-    BadSignature,
-    /// Over the size limit.
-    TooLarge,
-    /// The body took too long.
-    TooSlow,
-    /// The sender hung up, or broke off the body.
-    BrokenOff,
-    /// No room in memory or in the queue.
-    Full,
-    /// The store did not keep it, or not in time.
-    StoreUnavailable,
-}
-
-impl Fate {
-    const ALL: [Self; 10] = [
-        Self::Kept(Outcome::New),
-        Self::Kept(Outcome::Kept),
-        Self::Kept(Outcome::Seen),
-        Self::Kept(Outcome::Quarantined),
-        Self::BadSignature,
-        Self::TooLarge,
-        Self::TooSlow,
-        Self::BrokenOff,
-        Self::Full,
-        Self::StoreUnavailable,
-    ];
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Kept(Outcome::New) => "new",
-            Self::Kept(Outcome::Kept) => "older",
-            Self::Kept(Outcome::Seen) => "repeated",
-            Self::Kept(Outcome::Quarantined) => "quarantined",
-            Self::BadSignature => "bad_signature",
-            Self::TooLarge => "too_large",
-            Self::TooSlow => "too_slow",
-            Self::BrokenOff => "broken_off",
-            Self::Full => "full",
-            Self::StoreUnavailable => "store_unavailable",
-        }
-    }
-}
-
-impl EncodeLabelValue for Fate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(self.label())
-    }
-}
-
-/// What became of one request to send an OTP.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum SendFate {
-    /// The provider has accepted it.
-    Accepted,
-    /// The provider said no.
-    Refused,
-    /// It may have been sent.
-    MayHaveBeenSent,
-    /// Nothing was sent: the provider was not reached.
-    NotReached,
-    /// Nothing was sent: its key was another request's, or the store away.
-    NotMade,
-    /// Answered as an earlier one with its key.
-    Again,
-}
-
-impl SendFate {
-    const ALL: [Self; 6] =
-        [Self::Accepted, Self::Refused, Self::MayHaveBeenSent, Self::NotReached, Self::NotMade, Self::Again];
-}
-
-impl EncodeLabelValue for SendFate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(match self {
-            Self::Accepted => "accepted",
-            Self::Refused => "refused",
-            Self::MayHaveBeenSent => "may_have_been_sent",
-            Self::NotReached => "not_reached",
-            Self::NotMade => "not_made",
-            Self::Again => "again",
-        })
-    }
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct PollLabels {
+    outcome: PollFate,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -141,6 +58,7 @@ pub struct Metrics {
     /// In the order of [`Fate::ALL`].
     events: [Counter; Fate::ALL.len()],
     sends: Family<SendLabels, Counter>,
+    polls: Family<PollLabels, Counter>,
     requests: Family<RequestLabels, Histogram, Seconds>,
     batch_events: Histogram,
     commit_seconds: Histogram,
@@ -152,6 +70,10 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Callers who wait for a delivery to be settled.
     pub waiters: Gauge,
+    /// Deliveries given up, still `sent` after a day.
+    pub given_up: Counter,
+    /// Whether the provider is left alone, since it did not answer: 1, or 0.
+    pub provider_paused: Gauge,
 }
 
 /// One more in a gauge, for as long as this lives.
@@ -182,6 +104,7 @@ impl Metrics {
             // An outcome that has not occurred yet is a zero, so that a rate over it is a number from the start.
             events: Fate::ALL.map(|outcome| events.get_or_create(&EventLabels { outcome }).clone()),
             sends: Family::default(),
+            polls: Family::default(),
             requests: Family::new_with_constructor(Seconds),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_seconds: Seconds.new_metric(),
@@ -189,12 +112,14 @@ impl Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             waiters: Gauge::default(),
+            given_up: Counter::default(),
+            provider_paused: Gauge::default(),
             registry: Registry::default(),
         };
         for outcome in SendFate::ALL {
             drop(metrics.sends.get_or_create(&SendLabels { outcome }));
         }
-        registry.register("sends", "Requests to send an OTP by what became of them", metrics.sends.clone());
+        metrics.register_calls(&mut registry);
         registry.register("events", "Webhook calls by what became of them", events);
         registry.register(
             "batch_events",
@@ -229,6 +154,25 @@ impl Metrics {
         Self { registry, ..metrics }
     }
 
+    /// What has to do with calling the provider.
+    fn register_calls(&self, registry: &mut Registry) {
+        for outcome in PollFate::ALL {
+            drop(self.polls.get_or_create(&PollLabels { outcome }));
+        }
+        registry.register(
+            "polls",
+            "Questions to the provider for a delivery by what became of them",
+            self.polls.clone(),
+        );
+        registry.register("stale", "Deliveries given up: still sent after a day", self.given_up.clone());
+        registry.register(
+            "provider_paused",
+            "Whether the provider is left alone because it does not answer",
+            self.provider_paused.clone(),
+        );
+        registry.register("sends", "Requests to send an OTP by what became of them", self.sends.clone());
+    }
+
     /// Counts one webhook call.
     pub fn count(&self, outcome: Fate) {
         for (_, counter) in Fate::ALL.iter().zip(&self.events).filter(|(fate, _)| **fate == outcome) {
@@ -239,6 +183,11 @@ impl Metrics {
     /// Counts one request to send an OTP.
     pub fn sent(&self, outcome: SendFate) {
         self.sends.get_or_create(&SendLabels { outcome }).inc();
+    }
+
+    /// Counts one question to the provider for a delivery.
+    pub fn polled(&self, outcome: PollFate) {
+        self.polls.get_or_create(&PollLabels { outcome }).inc();
     }
 
     /// Notes one commit, successful or not.
