@@ -38,8 +38,12 @@ pub mod store;
 
 // The queue before the store, what is counted on the way, and those who wait for what comes of it.
 pub mod metrics;
+pub mod news;
 pub mod waiting;
 pub mod writer;
+
+// Every change, for those who follow.
+pub mod feed;
 
 // OTPs on their way out, through this service.
 pub mod sending;

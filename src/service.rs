@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    feed::{self, Feed},
     http::{
         self,
         bearer::Tokens,
@@ -19,6 +20,7 @@ use crate::{
         serve::{self, Stop},
     },
     metrics::Metrics,
+    news::{self, News},
     provider::{self, Provider},
     reconcile::{self, Reconciler},
     secret::Secret,
@@ -100,9 +102,10 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         tracing::debug!(applied, "the schema is this version's");
     }
     let metrics = Arc::new(Metrics::new());
-    let waiters = Waiters::new();
-    let (writer, committing) =
-        Writer::start(&options.writer, Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters));
+    let (news, waiters) = (News::new(), Waiters::new());
+    let feed = Feed::new(Arc::clone(&store), Arc::clone(&news));
+    let parts = (Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters), Arc::clone(&news));
+    let (writer, committing) = Writer::start(&options.writer, parts.0, parts.1, parts.2, parts.3);
     let (sending, reconciling) = match &options.provider {
         None => (None, None),
         Some(how) => {
@@ -115,6 +118,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         store: Arc::clone(&store),
         writer,
         waiters: Arc::clone(&waiters),
+        feed: Arc::clone(&feed),
         sending,
         keyring: Keyring::new(&options.webhook_secret, options.webhook_secret_previous.as_ref()),
         tokens: Tokens::new(&options.api_token, options.api_token_previous.as_ref()),
@@ -124,7 +128,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let (stop, told) = watch::channel(Stop::Never);
     let summing = Background::start(|told| summary::run(Arc::clone(&store), told));
     let upkeep = Background::start(|told| upkeep::run(Arc::clone(&store), told));
-    let following = Background::start(|told| waiting::follow(Arc::clone(&waiters), Arc::clone(&store), told));
+    let following = following(&waiters, &news, &feed, &store);
     let site = http::site(parts, &options.http);
     let serving =
         tokio::spawn(async move { serve::serve(listener, site, &options.http, metrics, told).await });
@@ -133,6 +137,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         stop,
         readiness,
         waiters,
+        feed,
         serving,
         committing,
         summing,
@@ -141,6 +146,24 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         following,
         store,
     })
+}
+
+/// What carries changes to those who wait for them, and to other replicas.
+fn following(
+    waiters: &Arc<Waiters>,
+    news: &Arc<News>,
+    feed: &Arc<Feed>,
+    store: &Arc<dyn Store>,
+) -> [Background; 4] {
+    let (waiters, feed) = (Arc::clone(waiters), Arc::clone(feed));
+    let parts = || (Arc::clone(news), Arc::clone(store));
+    let [waiting, announcing, listening] = [(); 3].map(|()| parts());
+    [
+        Background::start(|told| waiting::follow(waiters, waiting.0, waiting.1, told)),
+        Background::start(|told| news::announce(announcing.0, announcing.1, told)),
+        Background::start(|told| news::listen(listening.0, listening.1, told)),
+        Background::start(|told| feed::run(feed, told)),
+    ]
 }
 
 /// What calls the provider.
@@ -166,12 +189,13 @@ pub struct Running {
     stop: watch::Sender<Stop>,
     readiness: Readiness,
     waiters: Arc<Waiters>,
+    feed: Arc<Feed>,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
     summing: Background,
     upkeep: Background,
     reconciling: Option<Background>,
-    following: Background,
+    following: [Background; 4],
     store: Arc<dyn Store>,
 }
 
@@ -198,6 +222,7 @@ impl Running {
         // Only if the server is gone already does nobody hear this.
         let _ = self.stop.send(Stop::By(deadline));
         self.waiters.stop();
+        self.feed.stop();
         // It holds the writer.
         if let Some(reconciling) = self.reconciling {
             reconciling.stop(deadline).await;
@@ -208,7 +233,9 @@ impl Running {
         let committed = timeout_at(deadline, self.committing).await.is_ok();
         self.summing.stop(deadline).await;
         self.upkeep.stop(deadline).await;
-        self.following.stop(deadline).await;
+        for following in self.following {
+            following.stop(deadline).await;
+        }
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
     }

@@ -1,7 +1,7 @@
 //! Those who wait for a delivery to be settled: delivered or failed.
 //!
 //! Lives here: who waits for which, and who wakes them. Does not: HTTP; how long anybody waits. The writer wakes those of
-//! its own commits at once; what other replicas commit is asked of the store, as often as there are few who wait.
+//! its own commits at once; what other replicas commit is asked of the store, when they tell that they have.
 
 use std::{
     collections::HashMap,
@@ -19,14 +19,18 @@ use tokio::{
 
 use crate::{
     delivery::DeliveryId,
+    news::News,
     store::{Store, StoreError},
 };
 
 /// How often other replicas' commits are asked for at most.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(25);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What each that is waited for adds to the pause: asking for a thousand costs a database some milliseconds.
 const PAUSE_EACH: Duration = Duration::from_micros(25);
+
+/// How often they are asked for without any word of theirs, in case that some was missed.
+const UNTOLD: Duration = Duration::from_secs(1);
 
 /// After the store did not answer.
 const PAUSE_AWAY: Duration = Duration::from_secs(1);
@@ -122,8 +126,15 @@ impl Drop for Waiter {
     }
 }
 
-/// Asks the store for what other replicas have settled, while anybody waits, until told to stop.
-pub async fn follow(waiters: Arc<Waiters>, store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
+/// Asks the store for what other replicas have settled, while anybody waits, until told to stop: when they tell that
+/// they have changed something, and else now and then.
+pub async fn follow(
+    waiters: Arc<Waiters>,
+    news: Arc<News>,
+    store: Arc<dyn Store>,
+    mut stop: watch::Receiver<()>,
+) {
+    let mut others = news.of_others();
     loop {
         let ids = waiters.ids();
         if ids.is_empty() {
@@ -132,6 +143,7 @@ pub async fn follow(waiters: Arc<Waiters>, store: Arc<dyn Store>, mut stop: watc
                 _ = stop.changed() => return,
             }
         }
+        others.mark_unchanged();
         let pause = match ask(&waiters, &*store, &ids).await {
             Ok(()) => SHORTEST_PAUSE.max(PAUSE_EACH * u32::try_from(ids.len()).unwrap_or(u32::MAX)),
             Err(error) => {
@@ -141,6 +153,13 @@ pub async fn follow(waiters: Arc<Waiters>, store: Arc<dyn Store>, mut stop: watc
         };
         if timeout(pause, stop.changed()).await.is_ok() {
             return;
+        }
+        if news.is_listening() {
+            tokio::select! {
+                _ = timeout(UNTOLD, others.changed()) => {}
+                () = waiters.begun.notified() => {}
+                _ = stop.changed() => return,
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     batch::{Batch, Outcome},
     event::Arrival,
     metrics::Metrics,
+    news::News,
     store::{Store, StoreError},
     waiting::Waiters,
 };
@@ -85,6 +86,7 @@ impl Writer {
         store: Arc<dyn Store>,
         metrics: Arc<Metrics>,
         waiters: Arc<Waiters>,
+        news: Arc<News>,
     ) -> (Self, JoinHandle<()>) {
         let (queue, arrivals) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
@@ -93,6 +95,7 @@ impl Writer {
             store,
             metrics: Arc::clone(&metrics),
             waiters,
+            news,
             batch: options.batch,
             enough: Arc::clone(&enough),
             away: Mutex::default(),
@@ -137,6 +140,7 @@ struct GroupCommit {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     waiters: Arc<Waiters>,
+    news: Arc<News>,
     batch: usize,
     /// Told when what waits becomes worth a sync.
     enough: Arc<Notify>,
@@ -269,6 +273,10 @@ impl GroupCommit {
             Ok(outcomes) => {
                 let events = batch.events.iter().map(|event| &event.event.told);
                 self.waiters.settled(events.filter(|told| told.status.is_terminal()).map(|told| &told.id));
+                // An older event may have completed what is shown.
+                if outcomes.iter().any(|outcome| matches!(outcome, Outcome::New | Outcome::Kept)) {
+                    self.news.committed();
+                }
                 if let Some(away) = lock(&self.away).take() {
                     tracing::info!(seconds = away.since.elapsed().as_secs_f64(), "the store is back");
                 }

@@ -30,6 +30,7 @@ impl Place {
                 url: Secret::new(at.into()),
                 pgbouncer: false,
                 migration_lock: true,
+                changes: true,
                 read_connections: 1,
                 connect_timeout: PATIENCE,
                 commit_timeout: PATIENCE,

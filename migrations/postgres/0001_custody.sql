@@ -128,3 +128,22 @@ CREATE TABLE poll_turn (
 );
 
 INSERT INTO poll_turn (id, free_at) VALUES (1, now());
+
+-- What changed, a row for each transaction, for those who follow: the deliveries that are shown otherwise since.
+CREATE TABLE changes (
+    -- The transaction's own number. Those below every one that is still under way are in order, and none comes between.
+    position bigint NOT NULL PRIMARY KEY,
+    ids      text[] NOT NULL,
+    noted_at timestamptz NOT NULL
+);
+
+-- Ids hardly compress, and nobody asks for a part of a row.
+ALTER TABLE changes ALTER COLUMN ids SET STORAGE EXTERNAL;
+
+-- One row: the last position whose changes have been deleted.
+CREATE TABLE changes_forgotten (
+    id       integer NOT NULL PRIMARY KEY,
+    position bigint NOT NULL
+);
+
+INSERT INTO changes_forgotten (id, position) VALUES (1, 0);

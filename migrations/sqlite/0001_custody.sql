@@ -126,3 +126,19 @@ CREATE TABLE poll_turn (
 ) STRICT;
 
 INSERT INTO poll_turn (id, free_at) VALUES (1, 0);
+
+-- What changed, a row for each transaction, for those who follow: the deliveries that are shown otherwise since.
+CREATE TABLE changes (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- A JSON array.
+    ids      TEXT NOT NULL,
+    noted_at INTEGER NOT NULL
+) STRICT;
+
+-- One row: the last position whose changes have been deleted.
+CREATE TABLE changes_forgotten (
+    id       INTEGER NOT NULL PRIMARY KEY,
+    position INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO changes_forgotten (id, position) VALUES (1, 0);

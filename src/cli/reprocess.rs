@@ -125,6 +125,7 @@ mod tests {
         signature::{Digest, Signature, Verified},
         store::{
             Evidence,
+            changes::{Change, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
             query::{ListDeliveries, Page, Stats, StatsQuestion},
@@ -193,6 +194,21 @@ mod tests {
             unreachable!()
         }
         async fn sum_up(&self, _: &Due) -> Result<Option<Timestamp>, StoreError> {
+            unreachable!()
+        }
+        async fn latest_change(&self) -> Result<Position, StoreError> {
+            unreachable!()
+        }
+        async fn is_kept(&self, _: Position) -> Result<bool, StoreError> {
+            unreachable!()
+        }
+        async fn changes(&self, _: Position) -> Result<Vec<Change>, StoreError> {
+            unreachable!()
+        }
+        async fn announce(&self, _: &str) -> Result<(), StoreError> {
+            unreachable!()
+        }
+        async fn listen(&self, _: &str) -> Result<Box<dyn Notices>, StoreError> {
             unreachable!()
         }
         async fn begin_send(&self, _: &SendRecord) -> Result<Begun, StoreError> {

@@ -18,6 +18,7 @@ pub(crate) mod refusal;
 mod send;
 pub(crate) mod serve;
 mod stats;
+mod stream;
 mod watch;
 pub mod webhook;
 
@@ -44,7 +45,8 @@ use hyper::body::Incoming;
 use tower::{Layer, Service};
 
 use crate::{
-    metrics::Metrics, sending::Sending, signature::Keyring, store::Store, waiting::Waiters, writer::Writer,
+    feed::Feed, metrics::Metrics, sending::Sending, signature::Keyring, store::Store, waiting::Waiters,
+    writer::Writer,
 };
 use bearer::Tokens;
 use body::BodyLimits;
@@ -54,6 +56,7 @@ use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
 use send::Counter;
+use stream::Streams;
 use watch::Desk;
 use webhook::{Call, CheckSignature, Custody, Handle, SignatureLayer};
 
@@ -90,6 +93,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) writer: Writer,
     pub(crate) waiters: Arc<Waiters>,
+    pub(crate) feed: Arc<Feed>,
     /// Where there is a key to call the provider with.
     pub(crate) sending: Option<Arc<Sending>>,
     pub(crate) keyring: Keyring,
@@ -103,10 +107,12 @@ const WEBHOOK: &str = "/webhooks/nexo";
 
 /// Every route and layer.
 pub(crate) fn site(parts: Parts, options: &Options) -> Site {
-    let Parts { store, writer, waiters, sending, keyring, tokens, metrics, readiness } = parts;
+    let Parts { store, writer, waiters, feed, sending, keyring, tokens, metrics, readiness } = parts;
     let bearer = middleware::from_fn_with_state(tokens, bearer::require);
     let signed = SignatureLayer::new(keyring, options, Arc::clone(&metrics));
     let lookup = Lookup { store: Arc::clone(&store), waiters, metrics: Arc::clone(&metrics) };
+    let feed = store.notes_changes().then_some(feed);
+    let streams = Streams { feed, metrics: Arc::clone(&metrics) };
     let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
     let counter = Counter { sending, limits: BodyLimits::new(options) };
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
@@ -114,6 +120,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let api = Router::new()
         .route("/send-otp", post(send::send).with_state(counter))
         .route("/deliveries", get(deliveries::list))
+        .route("/deliveries/stream", get(stream::follow).with_state(streams))
         .route(
             "/deliveries/{id}",
             get(deliveries::one).with_state(lookup).merge(put(watch::watch).with_state(desk)),

@@ -13,6 +13,7 @@ use crate::{
     clock::Timestamp,
     delivery::{DeliveryId, LONGEST_TEXT, Status},
     phone::Phone,
+    store::changes::Position,
     store::query::{Cursor, CursorKey, GroupBy, ListDeliveries, ListQuarantine, PageSize, StatsQuestion},
 };
 
@@ -52,20 +53,15 @@ pub(crate) fn wait(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
 pub(crate) fn list_deliveries(query: Option<&str>) -> Result<ListDeliveries, Refusal> {
     const KNOWN: &[&str] = &["phone", "status", "carrier", "error_code", "from", "to", "limit", "cursor"];
     let given = Parameters::parse(query, KNOWN)?;
-    let (from, to) = (given.read("from", time)?, given.read("to", time)?);
-    if let (Some(from), Some(to)) = (from, to) {
-        in_order(from, to)?;
-    }
-    Ok(ListDeliveries {
-        phone: given.read("phone", phone)?,
-        status: given.read("status", status)?,
-        carrier: given.read("carrier", label)?,
-        error_code: given.read("error_code", label)?,
-        from,
-        to,
-        size: given.size()?,
-        after: given.after()?,
-    })
+    Ok(ListDeliveries { size: given.size()?, after: given.after()?, ..given.filters()? })
+}
+
+/// The parameters of `GET /deliveries/stream`: what is followed, and after which position.
+pub(crate) fn stream(query: Option<&str>) -> Result<(ListDeliveries, Option<Position>), Refusal> {
+    const KNOWN: &[&str] = &["phone", "status", "carrier", "error_code", "from", "to", "last_event_id"];
+    let given = Parameters::parse(query, KNOWN)?;
+    let followed = given.filters()?;
+    Ok((followed, given.read("last_event_id", str::parse::<Position>)?))
 }
 
 /// The parameters of `GET /quarantine`.
@@ -118,6 +114,23 @@ impl Parameters {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, Refusal> {
         self.value(name).map(|value| parse(value).map_err(|problem| invalid(name, problem))).transpose()
+    }
+
+    /// Which deliveries; all of them, unless told.
+    fn filters(&self) -> Result<ListDeliveries, Refusal> {
+        let (from, to) = (self.read("from", time)?, self.read("to", time)?);
+        if let (Some(from), Some(to)) = (from, to) {
+            in_order(from, to)?;
+        }
+        Ok(ListDeliveries {
+            phone: self.read("phone", phone)?,
+            status: self.read("status", status)?,
+            carrier: self.read("carrier", label)?,
+            error_code: self.read("error_code", label)?,
+            from,
+            to,
+            ..ListDeliveries::default()
+        })
     }
 
     fn size(&self) -> Result<PageSize, Refusal> {

@@ -30,6 +30,10 @@ pub(crate) enum Refusal {
     KeyOfAnotherRequest,
     /// There is no key to call the provider with.
     NoProviderKey,
+    /// Commits do not note what they change.
+    NoChanges,
+    /// What changed since is no longer kept, or never was here.
+    ChangesExpired,
     /// The provider says no.
     Providers(provider::Refusal),
     /// The provider was not reached; nothing was sent.
@@ -66,7 +70,8 @@ impl Refusal {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::InvalidParameter(_) | Self::InvalidBody(_) | Self::InvalidKey(_) => StatusCode::BAD_REQUEST,
             Self::KeyOfAnotherRequest => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoProviderKey => StatusCode::NOT_IMPLEMENTED,
+            Self::NoProviderKey | Self::NoChanges => StatusCode::NOT_IMPLEMENTED,
+            Self::ChangesExpired => StatusCode::GONE,
             Self::Providers(refusal) => status_of(refusal),
             Self::MayHaveBeenSent => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -81,6 +86,8 @@ impl Refusal {
             Self::InvalidKey(_) => "invalid_idempotency_key",
             Self::KeyOfAnotherRequest => "idempotency_key_reused",
             Self::NoProviderKey => "no_provider_key",
+            Self::NoChanges => "no_changes",
+            Self::ChangesExpired => "position_expired",
             Self::Providers(provider::Refusal::Unauthorized) => "provider_key_refused",
             Self::Providers(refusal) => refusal.word(),
             Self::ProviderNotReached => "provider_not_reached",
@@ -103,6 +110,10 @@ impl Refusal {
             }
             Self::KeyOfAnotherRequest => {
                 "this `Idempotency-Key` stands for a request with another phone or code: take a new one"
+            }
+            Self::NoChanges => "this service does not note what changes: set STORE_CHANGES=true",
+            Self::ChangesExpired => {
+                "what changed since then is no longer kept: read GET /api/v1/deliveries, then follow again without an id"
             }
             Self::NoProviderKey => "this service has no key for the provider: set NEXO_KEY",
             Self::Providers(refusal) => return refusal.to_string().into(),

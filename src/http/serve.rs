@@ -3,11 +3,19 @@
 //! Lives here: limits on connections, deadlines, HTTP/1, draining. Does not: routes (`http/mod`).
 
 use std::{
-    convert::Infallible, future::poll_fn, net::SocketAddr, pin::pin, sync::Arc, task::Poll, time::Duration,
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
+use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
+use http_body::{Body as _, Frame};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -159,7 +167,7 @@ impl Server {
     async fn exchange(
         &self,
         connection: &mut Connection<TcpStream>,
-        progress: &Progress,
+        progress: &Arc<Progress>,
     ) -> hyper::Result<()> {
         let service = service_fn(|request| answer(&self.site, progress, request));
         let mut exchange = pin!(
@@ -186,7 +194,7 @@ impl Server {
 
 async fn answer(
     site: &Site,
-    progress: &Progress,
+    progress: &Arc<Progress>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     progress.begin();
@@ -196,8 +204,38 @@ async fn answer(
     } else {
         site.answer(request, &progress.deadlines).await?
     };
-    progress.end(response.headers().get(header::CONNECTION).is_some_and(|value| value == "close"));
-    Ok(response)
+    let closing = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    if response.body().size_hint().exact().is_some() {
+        progress.end(closing);
+        return Ok(response);
+    }
+    // A stream is answered when it ends; until then the connection does not idle.
+    let progress = Arc::clone(progress);
+    Ok(response.map(|body| Body::new(Streamed { body, progress })))
+}
+
+/// An answer that is not at its end when its head is sent.
+struct Streamed {
+    body: Body,
+    progress: Arc<Progress>,
+}
+
+impl http_body::Body for Streamed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        self.progress.end(false);
+    }
 }
 
 fn both_lengths() -> Response {

@@ -70,6 +70,10 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Callers who wait for a delivery to be settled.
     pub waiters: Gauge,
+    /// Streams of changes that are open.
+    pub streams: Gauge,
+    /// Streams that were cut off because their reader was too slow.
+    pub streams_cut_off: Counter,
     /// Deliveries given up, still `sent` after a day.
     pub given_up: Counter,
     /// Whether the provider is left alone, since it did not answer: 1, or 0.
@@ -112,6 +116,8 @@ impl Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             waiters: Gauge::default(),
+            streams: Gauge::default(),
+            streams_cut_off: Counter::default(),
             given_up: Counter::default(),
             provider_paused: Gauge::default(),
             registry: Registry::default(),
@@ -135,11 +141,7 @@ impl Metrics {
         registry.register("queue_depth", "Arrivals waiting for the writer", metrics.queue_depth.clone());
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("in_flight", "Requests whose answer is not ready", metrics.in_flight.clone());
-        registry.register(
-            "waiters",
-            "Callers who wait for a delivery to be settled",
-            metrics.waiters.clone(),
-        );
+        metrics.register_followers(&mut registry);
         registry.register_with_unit(
             "http_request",
             "Time from a request's head to its answer",
@@ -152,6 +154,17 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self { registry, ..metrics }
+    }
+
+    /// Those who wait or follow.
+    fn register_followers(&self, registry: &mut Registry) {
+        registry.register("waiters", "Callers who wait for a delivery to be settled", self.waiters.clone());
+        registry.register("streams", "Streams of changes that are open", self.streams.clone());
+        registry.register(
+            "streams_cut_off",
+            "Streams that were cut off because their reader was too slow",
+            self.streams_cut_off.clone(),
+        );
     }
 
     /// What has to do with calling the provider.

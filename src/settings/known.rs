@@ -46,6 +46,7 @@ pub(super) const ALL: &[Known] = &[
     plain("store.data_dir", "DATA_DIR"),
     plain("store.migrate", "STORE_MIGRATE"),
     plain("store.migration_lock", "STORE_MIGRATION_LOCK"),
+    plain("store.changes", "STORE_CHANGES"),
     plain("store.pgbouncer", "STORE_PGBOUNCER"),
     plain("store.read_connections", "STORE_READ_CONNECTIONS"),
     plain("store.connect_seconds", "STORE_CONNECT_SECONDS"),

@@ -249,6 +249,7 @@ fn location(layers: &Layers) -> Result<Location, SettingsError> {
     let folder = layers.text("store.data_dir", "a folder's path", folder)?;
     let pgbouncer = layers.flag("store.pgbouncer")?;
     let migration_lock = layers.flag("store.migration_lock")?;
+    let changes = layers.flag("store.changes")?;
     let read_connections = layers.number("store.read_connections", 1..=1_000)?;
     let connect_timeout = layers.seconds("store.connect_seconds", HOUR)?;
     let commit_timeout = layers.seconds("store.commit_seconds", HOUR)?;
@@ -259,6 +260,7 @@ fn location(layers: &Layers) -> Result<Location, SettingsError> {
             url,
             pgbouncer,
             migration_lock,
+            changes,
             read_connections,
             connect_timeout,
             commit_timeout,

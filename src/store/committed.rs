@@ -68,6 +68,8 @@ pub(super) struct Settling<'a> {
     committed: Committed,
     /// The rows that change.
     pub(super) changed: Vec<FoldedEvent>,
+    /// Those of them that are shown otherwise then.
+    pub(super) shown: Vec<DeliveryId>,
     /// The events that lost, by delivery and digest; and which of the batch's each is, if its outcome depends on
     /// whether it was among the older ones before.
     older: BTreeMap<(DeliveryId, Digest), (FoldedEvent, Option<usize>)>,
@@ -76,11 +78,18 @@ pub(super) struct Settling<'a> {
 impl<'a> Settling<'a> {
     /// Begins with what the first step has settled.
     pub(super) fn after(batch: &'a Batch, committed: &Committed) -> Self {
-        Self { batch, committed: committed.clone(), changed: Vec::new(), older: BTreeMap::new() }
+        Self {
+            batch,
+            committed: committed.clone(),
+            changed: Vec::new(),
+            shown: Vec::new(),
+            older: BTreeMap::new(),
+        }
     }
 
     /// Merges the batch's events of one delivery into its row, which is locked.
     pub(super) fn settle(&mut self, row: FoldedEvent) {
+        let before = row.event.told.clone();
         let (mut present, mut changed) = (row, false);
         for index in self.of(present.id()) {
             if self.committed.0[index].is_some() {
@@ -103,6 +112,9 @@ impl<'a> Settling<'a> {
             }
             present.event.told = known.clone().merge(event.event.told.clone());
             changed |= present.event.told != known;
+        }
+        if present.event.told != before {
+            self.shown.push(before.id);
         }
         if changed {
             self.changed.push(present);

@@ -3,6 +3,7 @@
 //! Lives here: the [`Store`] trait with its promises, and one module for each database, file by file alike: all SQL
 //! of the crate. Does not: HTTP, waiting senders, the merge rule (`delivery`), retry policy (`writer`).
 
+pub mod changes;
 mod committed;
 pub mod hours;
 mod migration;
@@ -24,6 +25,7 @@ use crate::{
     proof::Proof,
     signature::Verified,
 };
+use changes::{Change, Notices, Position};
 use hours::Due;
 use polls::{Turn, Turned};
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
@@ -82,6 +84,29 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of what was verified and not understood, newest first.
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError>;
+
+    /// Whether commits note what they change, so that it can be followed.
+    fn notes_changes(&self) -> bool {
+        true
+    }
+
+    /// The place after all changes that are known to be in order by now.
+    async fn latest_change(&self) -> Result<Position, StoreError>;
+
+    /// Whether everything that changed after a position can still be told.
+    async fn is_kept(&self, position: Position) -> Result<bool, StoreError>;
+
+    /// The next changes after a position, some thousand deliveries at most; none when there is none yet.
+    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError>;
+
+    /// Tells other replicas that something has changed, in the name of `who`.
+    async fn announce(&self, who: &str) -> Result<(), StoreError>;
+
+    /// Begins to hear what other replicas announce, all but what `who` does.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] also where nobody can listen at all, behind pgbouncer.
+    async fn listen(&self, who: &str) -> Result<Box<dyn Notices>, StoreError>;
 
     /// Puts a send on record, durably, unless its key is known already; whoever is answered [`Begun::Now`], and nobody
     /// else, makes it.

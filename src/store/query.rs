@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 
 use crate::{
     clock::Timestamp,
-    delivery::{DeliveryId, Status},
+    delivery::{Delivery, DeliveryId, Status},
     money::Money,
     phone::Phone,
     signature::Digest,
@@ -161,6 +161,19 @@ pub struct ListDeliveries {
 }
 
 impl ListDeliveries {
+    /// Whether a delivery is one of those that are asked for, on whichever page.
+    #[must_use]
+    pub fn matches(&self, delivery: &Delivery) -> bool {
+        let Self { phone, status, carrier, error_code, from, to, .. } = self;
+        let listed_at = delivery.listed_at();
+        phone.as_ref().is_none_or(|phone| delivery.phone.as_ref() == Some(phone))
+            && status.is_none_or(|status| delivery.status == status)
+            && carrier.as_ref().is_none_or(|carrier| delivery.carrier.as_ref() == Some(carrier))
+            && error_code.as_ref().is_none_or(|code| delivery.error_code.as_ref() == Some(code))
+            && from.is_none_or(|from| listed_at >= from)
+            && to.is_none_or(|to| listed_at < to)
+    }
+
     /// The ranges of an index to read, each already in the list's order: by phone or error code one; else one for
     /// each status, since those indexes have the status before the time.
     #[must_use]

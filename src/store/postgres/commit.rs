@@ -6,12 +6,12 @@ use sqlx::{PgConnection, postgres::PgRow};
 
 use super::{
     Postgres,
+    changes::note,
     hours::set_back,
     polls::{any_sent, queue},
     rows,
     statements::{
-        LOCK, QUARANTINE, UPDATE, UPSERT, UPSERT_OLDER, UPSERT_ONE, bind_older, bind_quarantine, bind_rows,
-        digest,
+        self, LOCK, QUARANTINE, UPDATE, UPSERT_OLDER, bind_older, bind_quarantine, bind_rows, digest,
     },
     write::Work,
 };
@@ -29,17 +29,17 @@ use crate::{
 impl Postgres {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        let committed = self.write(&self.writers, &Commit::of(Step::Upsert(batch))).await?;
+        let committed = self.write(&self.writers, &self.commit(Step::Upsert(batch))).await?;
         if committed.is_all_of(batch) {
             return committed.outcomes();
         }
-        self.write(&self.writers, &Commit::of(Step::Settle(batch, &committed))).await?.outcomes()
+        self.write(&self.writers, &self.commit(Step::Settle(batch, &committed))).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
         understood.retain(|arrival| arrival.event().is_some());
-        self.write(&self.writers, &Commit::of(Step::Release(&understood))).await.map(drop)
+        self.write(&self.writers, &self.commit(Step::Release(&understood))).await.map(drop)
     }
 }
 
@@ -48,6 +48,8 @@ struct Commit<'a> {
     step: Step<'a>,
     /// The hours to set back first, as far as its events tell.
     old_hours: Vec<Timestamp>,
+    /// Whether it is noted what changes.
+    noting: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -59,8 +61,8 @@ enum Step<'a> {
     Release(&'a [Arrival]),
 }
 
-impl<'a> Commit<'a> {
-    fn of(step: Step<'a>) -> Self {
+impl Postgres {
+    fn commit<'a>(&self, step: Step<'a>) -> Commit<'a> {
         let old_hours = match step {
             Step::Upsert(batch) | Step::Settle(batch, _) => {
                 to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
@@ -70,7 +72,7 @@ impl<'a> Commit<'a> {
                 to_set_back(events.map(|event| event.told.listed_at()))
             }
         };
-        Self { step, old_hours }
+        Commit { step, old_hours, noting: self.options.changes }
     }
 }
 
@@ -82,98 +84,102 @@ impl Work for Commit<'_> {
     }
 
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Committed, sqlx::Error> {
-        let old = &self.old_hours;
         match self.step {
-            Step::Upsert(batch) => upsert(connection, batch, old, named).await,
-            Step::Settle(batch, committed) => settle(connection, batch, committed, old, named).await,
-            Step::Release(understood) => release(connection, understood, old, named).await,
+            Step::Upsert(batch) => self.upsert(connection, batch, named).await,
+            Step::Settle(batch, committed) => self.settle(connection, batch, committed, named).await,
+            Step::Release(understood) => self.release(connection, understood, named).await,
         }
     }
 }
 
-async fn upsert(
-    connection: &mut PgConnection,
-    batch: &Batch,
-    old_hours: &[Timestamp],
-    named: bool,
-) -> Result<Committed, sqlx::Error> {
-    let mut committed = Committed::nothing_of(batch);
-    if batch.events.is_empty() {
-        return Ok(committed);
-    }
-    set_back(connection, old_hours, named).await?;
-    let leaders: Vec<_> = batch.leaders().collect();
-    let statement = if leaders.len() == 1 { UPSERT_ONE } else { UPSERT };
-    for row in
-        bind_rows(sqlx::query(statement), &leaders).persistent(named).fetch_all(&mut *connection).await?
-    {
-        committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
-    }
-    queue(connection, &leaders, named).await?;
-    Ok(committed)
-}
-
-async fn settle(
-    connection: &mut PgConnection,
-    batch: &Batch,
-    committed: &Committed,
-    old_hours: &[Timestamp],
-    named: bool,
-) -> Result<Committed, sqlx::Error> {
-    // Before the rows are locked, as in the first step, so that the two don't wait for each other.
-    set_back(connection, old_hours, named).await?;
-    let mut settling = Settling::after(batch, committed);
-    let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
-    let mut listed = Vec::with_capacity(ids.len());
-    for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
-        listed.push(rows::time(&row, "listed_at")?);
-        settling.settle(rows::row(&row)?);
-    }
-    // Of an event that names another time than the one that its delivery is listed at.
-    let more: Vec<_> =
-        to_set_back(listed.into_iter()).into_iter().filter(|hour| !old_hours.contains(hour)).collect();
-    set_back(connection, &more, named).await?;
-    let older = settling.older();
-    if !older.is_empty() {
-        let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
-            .persistent(named)
-            .fetch_all(&mut *connection)
-            .await?;
-        for row in kept {
-            let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
-            settling.kept(id, digest, rows::count(&row, "times")?);
+impl Commit<'_> {
+    async fn upsert(
+        &self,
+        connection: &mut PgConnection,
+        batch: &Batch,
+        named: bool,
+    ) -> Result<Committed, sqlx::Error> {
+        let mut committed = Committed::nothing_of(batch);
+        if batch.events.is_empty() {
+            return Ok(committed);
         }
+        set_back(connection, &self.old_hours, named).await?;
+        let leaders: Vec<_> = batch.leaders().collect();
+        let statement = statements::upsert(&leaders, self.noting).persistent(named);
+        for row in statement.fetch_all(&mut *connection).await? {
+            committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
+        }
+        queue(connection, &leaders, named).await?;
+        Ok(committed)
     }
-    let changed: Vec<_> = settling.changed.iter().collect();
-    if !changed.is_empty() {
-        bind_rows(sqlx::query(UPDATE), &changed).persistent(named).execute(&mut *connection).await?;
-    }
-    if !batch.quarantine.is_empty() {
-        bind_quarantine(sqlx::query(QUARANTINE), &batch.quarantine)
-            .persistent(named)
-            .execute(connection)
-            .await?;
-    }
-    Ok(settling.committed())
-}
 
-async fn release(
-    connection: &mut PgConnection,
-    understood: &[Arrival],
-    old_hours: &[Timestamp],
-    named: bool,
-) -> Result<Committed, sqlx::Error> {
-    let digests: Vec<_> = understood.iter().map(|arrival| digest(arrival.digest())).collect();
-    let delete = "DELETE FROM quarantine WHERE digest = ANY($1) RETURNING digest, times";
-    let mut deleted = HashMap::new();
-    for row in sqlx::query(delete).bind(digests).persistent(named).fetch_all(&mut *connection).await? {
-        deleted.insert(rows::digest(&row, "digest")?, rows::count(&row, "times")?);
+    async fn settle(
+        &self,
+        connection: &mut PgConnection,
+        batch: &Batch,
+        committed: &Committed,
+        named: bool,
+    ) -> Result<Committed, sqlx::Error> {
+        // Before the rows are locked, as in the first step, so that the two don't wait for each other.
+        set_back(connection, &self.old_hours, named).await?;
+        let mut settling = Settling::after(batch, committed);
+        let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
+        let mut listed = Vec::with_capacity(ids.len());
+        for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
+            listed.push(rows::time(&row, "listed_at")?);
+            settling.settle(rows::row(&row)?);
+        }
+        // Of an event that names another time than the one that its delivery is listed at.
+        let more: Vec<_> = to_set_back(listed.into_iter())
+            .into_iter()
+            .filter(|hour| !self.old_hours.contains(hour))
+            .collect();
+        set_back(connection, &more, named).await?;
+        let older = settling.older();
+        if !older.is_empty() {
+            let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
+                .persistent(named)
+                .fetch_all(&mut *connection)
+                .await?;
+            for row in kept {
+                let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
+                settling.kept(id, digest, rows::count(&row, "times")?);
+            }
+        }
+        let changed: Vec<_> = settling.changed.iter().collect();
+        if !changed.is_empty() {
+            bind_rows(sqlx::query(UPDATE), &changed).persistent(named).execute(&mut *connection).await?;
+        }
+        if self.noting {
+            note(connection, &settling.shown, named).await?;
+        }
+        if !batch.quarantine.is_empty() {
+            bind_quarantine(sqlx::query(QUARANTINE), &batch.quarantine)
+                .persistent(named)
+                .execute(connection)
+                .await?;
+        }
+        Ok(settling.committed())
     }
-    let released = understood.iter().filter_map(|arrival| {
-        // Taken out, so that one that stands twice in the list counts once.
-        deleted.remove(&arrival.digest()).map(|times| Arrival { times, ..arrival.clone() })
-    });
-    let batch = Batch::fold(released.collect()).0;
-    let committed = upsert(connection, &batch, old_hours, named).await?;
-    settle(connection, &batch, &committed, old_hours, named).await
+
+    async fn release(
+        &self,
+        connection: &mut PgConnection,
+        understood: &[Arrival],
+        named: bool,
+    ) -> Result<Committed, sqlx::Error> {
+        let digests: Vec<_> = understood.iter().map(|arrival| digest(arrival.digest())).collect();
+        let delete = "DELETE FROM quarantine WHERE digest = ANY($1) RETURNING digest, times";
+        let mut deleted = HashMap::new();
+        for row in sqlx::query(delete).bind(digests).persistent(named).fetch_all(&mut *connection).await? {
+            deleted.insert(rows::digest(&row, "digest")?, rows::count(&row, "times")?);
+        }
+        let released = understood.iter().filter_map(|arrival| {
+            // Taken out, so that one that stands twice in the list counts once.
+            deleted.remove(&arrival.digest()).map(|times| Arrival { times, ..arrival.clone() })
+        });
+        let batch = Batch::fold(released.collect()).0;
+        let committed = self.upsert(connection, &batch, named).await?;
+        self.settle(connection, &batch, &committed, named).await
+    }
 }

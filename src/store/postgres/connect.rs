@@ -135,7 +135,10 @@ impl Postgres {
     }
 
     /// Waits for a step of opening a connection.
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    pub(super) async fn in_time<T>(
+        &self,
+        step: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, StoreError> {
         match timeout(self.options.connect_timeout, step).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.at(match meaning(error) {

@@ -6,7 +6,7 @@ use super::{Postgres, write::Work};
 use crate::{
     clock::Timestamp,
     delivery::GIVEN_UP_HOURS,
-    store::{StoreError, sends::KEPT_HOURS},
+    store::{StoreError, changes, sends::KEPT_HOURS},
 };
 
 impl Postgres {
@@ -28,6 +28,14 @@ const FORGET_POLLS: &str = "
 DELETE FROM polls WHERE delivery_id IN (
     SELECT delivery_id FROM polls WHERE next_at IS NULL AND listed_at < $1 ORDER BY listed_at LIMIT 1000)";
 
+/// Whoever comes back to a place before these is told that they are gone.
+const FORGET_CHANGES: &str = "
+WITH oldest AS (SELECT position, noted_at FROM changes ORDER BY position LIMIT 1000),
+    forgotten AS (
+        UPDATE changes_forgotten SET position = GREATEST(position, oldest.last)
+        FROM (SELECT MAX(position) AS last FROM oldest WHERE noted_at < $1) AS oldest WHERE oldest.last IS NOT NULL)
+DELETE FROM changes WHERE position IN (SELECT position FROM oldest WHERE noted_at < $1)";
+
 impl Work for Forget {
     type Done = u64;
 
@@ -40,6 +48,8 @@ impl Work for Forget {
                 sqlx::query(delete).bind(before).persistent(named).execute(&mut *connection).await?;
             forgotten += deleted.rows_affected();
         }
-        Ok(forgotten)
+        let changes = self.0.hours_before(changes::KEPT_HOURS).date_time();
+        let deleted = sqlx::query(FORGET_CHANGES).bind(changes).persistent(named).execute(connection).await?;
+        Ok(forgotten + deleted.rows_affected())
     }
 }

@@ -3,6 +3,7 @@
 //! Lives here: the store itself, and what its errors mean. Two connections write, and no pool hands them to others;
 //! questions have a pool of their own.
 
+mod changes;
 mod commit;
 mod connect;
 mod explain;
@@ -24,6 +25,7 @@ use sqlx::{Connection, PgPool, error::DatabaseError, postgres::PgConnectOptions}
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
+    changes::{Change, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
@@ -47,6 +49,9 @@ pub struct Options {
     pub pgbouncer: bool,
     /// Whether migrations take an advisory lock; Postgres-compatible engines may lack them.
     pub migration_lock: bool,
+    /// Whether commits note what they change, for those who follow; that takes a function which some
+    /// Postgres-compatible engines lack.
+    pub changes: bool,
     /// The most connections for questions; commits have two more, what is written beside them four, and summing up one while
     /// it lasts.
     pub read_connections: u32,
@@ -137,6 +142,30 @@ impl Store for Postgres {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    fn notes_changes(&self) -> bool {
+        self.options.changes
+    }
+
+    async fn latest_change(&self) -> Result<Position, StoreError> {
+        self.read_latest().await
+    }
+
+    async fn is_kept(&self, position: Position) -> Result<bool, StoreError> {
+        self.read_is_kept(position).await
+    }
+
+    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
+        self.read_changes(after).await
+    }
+
+    async fn announce(&self, who: &str) -> Result<(), StoreError> {
+        self.write_announcement(who).await
+    }
+
+    async fn listen(&self, who: &str) -> Result<Box<dyn Notices>, StoreError> {
+        self.open_listener(who).await
     }
 
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {

@@ -141,6 +141,13 @@ pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     sql
 }
 
+pub(super) fn of(ids: &[DeliveryId]) -> QueryBuilder<Db> {
+    let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let mut sql = QueryBuilder::new("SELECT ");
+    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ANY(").push_bind(ids).push(")");
+    sql
+}
+
 pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
     let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
     let mut sql = QueryBuilder::new("SELECT id FROM deliveries WHERE id = ANY(");

@@ -47,16 +47,44 @@ macro_rules! upsert {
     };
 }
 
-/// The one statement of most commits.
-pub(super) const UPSERT: &str = upsert!(" SELECT * FROM ", bound_rows!());
+/// An upsert that also notes which rows are new; one that was received before has been received more often than here.
+/// It is the first of its transaction, so that there is no note yet.
+macro_rules! noted {
+    ($new:expr, $($rows:expr),+) => {
+        concat!(
+            "WITH upserted AS (",
+            upsert!($($rows),+),
+            "), noted AS (INSERT INTO changes (position, ids, noted_at) ",
+            $new,
+            ") SELECT id, times FROM upserted"
+        )
+    };
+}
 
-/// Likewise for a lone row, without sixteen functions that return one row each.
-pub(super) const UPSERT_ONE: &str = upsert!(
-    " SELECT ($1::text[])[1], ($2::text[])[1], ($3::text[])[1], ($4::text[])[1], ($5::numeric[])[1],
-        ($6::text[])[1], ($7::timestamptz[])[1], ($8::timestamptz[])[1], ($9::timestamptz[])[1],
-        ($10::timestamptz[])[1], ($11::text[])[1], ($12::bytea[])[1], ($13::text[])[1], ($14::bytea[])[1],
-        ($15::bytea[])[1], ($16::bigint[])[1]"
-);
+/// The ids of new rows, in order; nothing where there are none.
+macro_rules! new_rows {
+    () => {
+        "SELECT pg_current_xact_id()::text::bigint, array_agg(upserted.id ORDER BY upserted.id), now()
+        FROM upserted JOIN UNNEST($1::text[], $16::bigint[]) AS bound (id, times)
+            ON upserted.id = bound.id COLLATE \"C\" AND upserted.times = bound.times
+        HAVING COUNT(*) > 0"
+    };
+}
+
+/// Likewise of a lone row.
+macro_rules! new_row {
+    () => {
+        "SELECT pg_current_xact_id()::text::bigint, ARRAY[id], now() FROM upserted WHERE times = $16"
+    };
+}
+
+/// What [`bind_row`] has bound, as a row.
+macro_rules! bound_row {
+    () => {
+        " VALUES ($1::text, $2::text, $3::text, $4::text, $5::numeric, $6::text, $7::timestamptz, $8::timestamptz,
+            $9::timestamptz, $10::timestamptz, $11::text, $12::bytea, $13::text, $14::bytea, $15::bytea, $16::bigint)"
+    };
+}
 
 pub(super) const LOCK: &str = "
 SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source, standing,
@@ -93,6 +121,38 @@ SELECT * FROM UNNEST($1::bytea[], $2::bytea[], $3::bytea[], $4::text[], $5::text
 ON CONFLICT (digest) DO UPDATE SET times = known.times + EXCLUDED.times";
 
 type Statement = Query<'static, Db, PgArguments>;
+
+/// The one statement of most commits: each delivery's leader, and what is new of it noted if that is wanted.
+pub(super) fn upsert(leaders: &[&FoldedEvent], noting: bool) -> Statement {
+    match (leaders, noting) {
+        ([lone], true) => bind_row(sqlx::query(noted!(new_row!(), bound_row!())), lone),
+        ([lone], false) => bind_row(sqlx::query(upsert!(bound_row!())), lone),
+        (_, true) => bind_rows(sqlx::query(noted!(new_rows!(), " SELECT * FROM ", bound_rows!())), leaders),
+        (_, false) => bind_rows(sqlx::query(upsert!(" SELECT * FROM ", bound_rows!())), leaders),
+    }
+}
+
+/// A whole row of `deliveries`: arrays of one value each would cost a lone event a tenth of its time.
+fn bind_row(statement: Statement, row: &FoldedEvent) -> Statement {
+    let told = &row.event.told;
+    statement
+        .bind(row.id().as_str())
+        .bind(told.phone.as_ref().map(Phone::reveal))
+        .bind(told.carrier.as_deref())
+        .bind(told.status.as_str())
+        .bind(told.cost.map(Money::amount))
+        .bind(told.error_code.as_deref())
+        .bind(told.created_at.map(|time| time.date_time()))
+        .bind(told.completed_at.map(|time| time.date_time()))
+        .bind(told.received_at.date_time())
+        .bind(told.listed_at().date_time())
+        .bind(told.source.as_str())
+        .bind(row.standing().as_bytes().as_slice())
+        .bind(row.event.kind.as_str())
+        .bind(row.proof.body().as_ref())
+        .bind(row.proof.signature().map(bytes))
+        .bind(rows::integer(row.times))
+}
 
 /// Whole rows of `deliveries`.
 pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {

@@ -6,6 +6,7 @@ use sqlx::SqliteConnection;
 
 use super::{
     Sqlite,
+    changes::note,
     hours::set_back,
     polls::queue,
     rows,
@@ -81,13 +82,16 @@ async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Comm
         bind_rows(rows).execute(&mut *connection).await?;
     }
     queue(connection, &leaders).await?;
-    for row in leaders {
+    for row in &leaders {
         committed.stands(batch, row.id(), row.times);
     }
     for quarantine in chunks(&batch.quarantine) {
         upsert_quarantine(quarantine).build().execute(&mut *connection).await?;
     }
-    settle(connection, batch, committed).await
+    let settling = settle(connection, batch, &committed).await?;
+    let shown: Vec<_> = leaders.iter().map(|row| row.id()).chain(&settling.shown).collect();
+    note(connection, &shown).await?;
+    Ok(settling.committed())
 }
 
 /// The deliveries that have a row. Nobody else writes meanwhile, and to ask for few rows costs less than to be told of
@@ -110,12 +114,12 @@ async fn known(
 }
 
 /// Merges the events that met another one of their delivery.
-async fn settle(
+async fn settle<'a>(
     connection: &mut SqliteConnection,
-    batch: &Batch,
-    committed: Committed,
-) -> Result<Committed, sqlx::Error> {
-    let mut settling = Settling::after(batch, &committed);
+    batch: &'a Batch,
+    committed: &Committed,
+) -> Result<Settling<'a>, sqlx::Error> {
+    let mut settling = Settling::after(batch, committed);
     let mut listed = Vec::new();
     for id in committed.unsettled(batch) {
         let row = sqlx::query(ROW).bind(id.as_str()).fetch_one(&mut *connection).await?;
@@ -134,7 +138,7 @@ async fn settle(
     for row in &settling.changed {
         update(row).build().execute(&mut *connection).await?;
     }
-    Ok(settling.committed())
+    Ok(settling)
 }
 
 async fn release(

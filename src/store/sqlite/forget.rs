@@ -6,7 +6,7 @@ use super::{Sqlite, write::Work};
 use crate::{
     clock::Timestamp,
     delivery::GIVEN_UP_HOURS,
-    store::{StoreError, sends::KEPT_HOURS},
+    store::{StoreError, changes, sends::KEPT_HOURS},
 };
 
 impl Sqlite {
@@ -28,6 +28,15 @@ const FORGET_POLLS: &str = "
 DELETE FROM polls WHERE delivery_id IN (
     SELECT delivery_id FROM polls WHERE next_at IS NULL AND listed_at < ? ORDER BY listed_at LIMIT 1000)";
 
+/// Whoever comes back to a place before these is told that they are gone.
+const FORGOTTEN_CHANGES: &str = "
+UPDATE changes_forgotten SET position = MAX(position, COALESCE((SELECT MAX(position) FROM
+    (SELECT position, noted_at FROM changes ORDER BY position LIMIT 1000) WHERE noted_at < ?), 0))";
+
+const FORGET_CHANGES: &str = "
+DELETE FROM changes WHERE position IN (SELECT position FROM
+    (SELECT position, noted_at FROM changes ORDER BY position LIMIT 1000) WHERE noted_at < ?)";
+
 impl Work for Forget {
     type Done = u64;
 
@@ -38,7 +47,10 @@ impl Work for Forget {
         for (delete, before) in [(FORGET_SENDS, sends), (FORGET_POLLS, polls)] {
             forgotten += sqlx::query(delete).bind(before).execute(&mut *connection).await?.rows_affected();
         }
-        Ok(forgotten)
+        let changes = self.0.hours_before(changes::KEPT_HOURS).micros();
+        sqlx::query(FORGOTTEN_CHANGES).bind(changes).execute(&mut *connection).await?;
+        let deleted = sqlx::query(FORGET_CHANGES).bind(changes).execute(connection).await?;
+        Ok(forgotten + deleted.rows_affected())
     }
 
     fn pages(&self) -> usize {

@@ -4,6 +4,7 @@
 //! and are told apart from it by the file being read-only to them.
 
 mod backup;
+mod changes;
 mod commit;
 mod connect;
 mod explain;
@@ -30,6 +31,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
+    changes::{Change, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
@@ -137,6 +139,26 @@ impl Store for Sqlite {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    async fn latest_change(&self) -> Result<Position, StoreError> {
+        self.read_latest().await
+    }
+
+    async fn is_kept(&self, position: Position) -> Result<bool, StoreError> {
+        self.read_is_kept(position).await
+    }
+
+    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
+        self.read_changes(after).await
+    }
+
+    async fn announce(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn listen(&self, _: &str) -> Result<Box<dyn Notices>, StoreError> {
+        Ok(Box::new(changes::Silence))
     }
 
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {

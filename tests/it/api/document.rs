@@ -26,6 +26,10 @@ async fn every_documented_operation_is_there(database: Database) {
     for (template, item) in DOCUMENT["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            if operation["operationId"] == "streamDeliveries" {
+                // It has no end; its own tests hold it to the document.
+                continue;
+            }
             let open = operation["security"].as_array().unwrap().is_empty();
             let (path, query) = example(template, operation);
             let status = api.client.with(&[]).send(method.clone(), &path).await.status;

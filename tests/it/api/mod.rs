@@ -6,6 +6,7 @@ mod document;
 mod events;
 mod quarantine;
 mod stats;
+mod stream;
 mod waiting;
 mod watch;
 

@@ -7,6 +7,7 @@ use std::{
 
 use nexo_receiver::{
     batch::Outcome,
+    news::News,
     secret::Secret,
     store::{
         Store, StoreError,
@@ -175,7 +176,8 @@ async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
     for first in [1, 100] {
         let database = Database::on_postgres().await;
         let options = writer::Options { queue: 1_000, queue_bytes: 1 << 20, batch: 512 };
-        let (writer, _) = Writer::start(&options, database.open().await, Arc::default(), Waiters::new());
+        let (writer, _) =
+            Writer::start(&options, database.open().await, Arc::default(), Waiters::new(), News::new());
         let hold = database.hold_writers().await;
         let mut answers = Vec::new();
         for (under_way, arrivals) in [(1, first), (2, 100)] {

@@ -63,6 +63,7 @@ impl Cluster {
             url: Secret::new(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)),
             pgbouncer: false,
             migration_lock: true,
+            changes: true,
             read_connections: 4,
             connect_timeout: Duration::from_secs(2),
             commit_timeout: Duration::from_secs(5),

@@ -241,6 +241,7 @@ pub fn postgres_options(url: &str) -> postgres::Options {
         url: Secret::new(url.to_owned()),
         pgbouncer: false,
         migration_lock: true,
+        changes: true,
         read_connections: 4,
         connect_timeout: PATIENCE,
         commit_timeout: PATIENCE,

@@ -10,5 +10,6 @@ pub mod process;
 pub mod provider;
 pub mod receiver;
 pub mod sender;
+pub mod stream;
 pub mod vectors;
 pub mod wire;
