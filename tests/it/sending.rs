@@ -333,6 +333,55 @@ async fn a_wrong_request_is_named_and_calls_nobody(database: Database) {
     assert_eq!(send(&client.with(&[]), BODY).await.status, StatusCode::UNAUTHORIZED);
 }
 
+/// At the most verbose level, and with all that a send leaves behind: the record, the delivery, the poll.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_code_and_the_key_are_in_no_log_and_in_no_file() {
+    const CODE: &str = "90817263";
+    let sandbox = sandbox(|_| {}).await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let data = folder.path().join("data");
+    let mut service = std::process::Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
+        .env_clear()
+        .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN), ("PORT", "0")])
+        .envs([("NEXO_KEY", KEY), ("NEXO_BASE_URL", &sandbox.base_url()), ("RUST_LOG", "trace")])
+        .envs([("DATA_DIR", data.to_str().unwrap()), ("RECONCILE_AFTER_SECONDS", "1")])
+        .stdout(std::fs::File::create(&log).unwrap())
+        .stderr(std::fs::File::create(folder.path().join("errors")).unwrap())
+        .spawn()
+        .unwrap();
+    let read = |path: &std::path::Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    let mut address = None;
+    until(async || {
+        address = read(&log).split_once("http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
+        address.is_some()
+    })
+    .await;
+    let client = Client::new(address.unwrap());
+    let body = BODY.replace("482917", CODE);
+    for _ in 0..2 {
+        assert_eq!(send(&client.keyed("k"), &body).await.status, StatusCode::ACCEPTED);
+    }
+    let polled = r#"nexo_polls_total{outcome="settled"} 1"#;
+    until(async || client.get("/metrics").await.text().contains(polled)).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let mut files = vec![log, folder.path().join("errors")];
+    files.extend(std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path()));
+    assert!(files.len() > 2, "{files:?}");
+    for file in files {
+        let text = read(&file);
+        let traces = [CODE, KEY, &hex::encode(CODE), &hex::encode(KEY)].map(|trace| text.contains(trace));
+        assert_eq!(traces, [false; 4], "{}", file.display());
+        assert_eq!(
+            text.contains(PHONE),
+            file.starts_with(&data),
+            "{}: the store alone has phones",
+            file.display()
+        );
+    }
+}
+
 /// Four callers for each key, two at either of two processes, one of which is killed in the middle of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
@@ -373,7 +422,7 @@ async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
             });
         }
     }
-    until(|| async { database.number("SELECT count(*) FROM sends").await > 300 }).await;
+    until(async || database.number("SELECT count(*) FROM sends").await > 300).await;
     killed.kill();
     let again = Process::serve_with(&database, &[&settings[..], &[("PORT", port.to_string())]].concat());
     assert_eq!(again.address.port(), port);
@@ -398,7 +447,7 @@ async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
     assert!(unclear <= 16, "only those under way");
 }
 
-async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "it does not come true");
