@@ -373,12 +373,8 @@ async fn the_code_and_the_key_are_in_no_log_and_in_no_file() {
         let text = read(&file);
         let traces = [CODE, KEY, &hex::encode(CODE), &hex::encode(KEY)].map(|trace| text.contains(trace));
         assert_eq!(traces, [false; 4], "{}", file.display());
-        assert_eq!(
-            text.contains(PHONE),
-            file.starts_with(&data),
-            "{}: the store alone has phones",
-            file.display()
-        );
+        let is_store = file.starts_with(&data);
+        assert!(is_store || !text.contains(PHONE), "{}: the store alone has phones", file.display());
     }
 }
 
