@@ -6,6 +6,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::{clock::Timestamp, money::Money, phone::Phone, signature::Digest};
 
@@ -19,6 +20,24 @@ pub const GIVEN_UP_HOURS: u32 = 24;
 /// The provider's id of an OTP: a UUID in all examples, but nothing promises it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct DeliveryId(String);
+
+/// A delivery's id in 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DeliveryKey(Uuid);
+
+impl DeliveryKey {
+    /// The bytes to keep in a store.
+    #[must_use]
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// From a store.
+    #[must_use]
+    pub fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+}
 
 /// The text can be no delivery's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +55,27 @@ impl DeliveryId {
         } else {
             Err(InvalidDeliveryId)
         }
+    }
+
+    /// The id as a UUID, for a store that keeps those in less room: its own, if it is one as UUIDs are written (RFC 9562,
+    /// lower-case); else one of version 8 made of the text's digest, which is no other id's.
+    #[must_use]
+    pub fn key(&self) -> DeliveryKey {
+        match self.as_uuid() {
+            Some(uuid) => DeliveryKey(uuid),
+            None => {
+                let digest = *Digest::of(self.0.as_bytes()).as_bytes();
+                DeliveryKey(Uuid::new_v8(std::array::from_fn(|n| digest[n])))
+            }
+        }
+    }
+
+    /// The id, if it is a UUID as UUIDs are written.
+    #[must_use]
+    pub fn as_uuid(&self) -> Option<Uuid> {
+        let uuid = Uuid::try_parse(&self.0).ok()?;
+        let mut written = Uuid::encode_buffer();
+        (*uuid.hyphenated().encode_lower(&mut written) == *self.0).then_some(uuid)
     }
 
     /// The id's text.
@@ -352,6 +392,20 @@ mod tests {
             let delivered = Standing::new(Status::Delivered, Some(time(1)), Digest::of(digest));
             assert!(delivered > Standing::new(Status::Failed, Some(time(1)), Digest::of(b"0")));
         }
+    }
+
+    #[test]
+    fn each_id_has_a_key_of_its_own() {
+        let uuid = "8f2e1c4d-6a1b-4a0e-9c55-0d6f4b1a2c3e";
+        let id = |text: &str| DeliveryId::parse(text.into()).unwrap();
+        assert_eq!(id(uuid).key().uuid().to_string(), uuid);
+        // Other ways to write it are other ids, as texts are.
+        let others = [&uuid.to_uppercase(), &uuid.replace('-', ""), &format!("{{{uuid}}}"), "a", "b"];
+        let mut keys: Vec<_> = others.iter().map(|other| id(other).key()).chain([id(uuid).key()]).collect();
+        assert!(others.iter().all(|other| id(other).as_uuid().is_none()));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), others.len() + 1);
     }
 
     #[test]

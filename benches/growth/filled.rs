@@ -16,7 +16,7 @@ const SCATTER: i64 = 2_654_435_761;
 /// Rows `n` = 1…: the newest last; what is rare stands at the start, so that no scan from the newest finds it soon.
 pub(crate) const POSTGRES: &str = "
     INSERT INTO deliveries SELECT
-        lpad(to_hex(n * SCATTER % 4294967296), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(n), 12, '0'),
+        (lpad(to_hex(n * SCATTER % 4294967296), 8, '0') || '-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, NULL,
         '+8498' || lpad((n * 7919 % (ROWS / 5))::text, 7, '0'),
         CASE WHEN n <= 3 THEN 'rare' ELSE (ARRAY['viettel', 'vinaphone', 'mobifone', 'vietnamobile'])[1 + n % 4] END,
         CASE WHEN n <= 20 THEN 'sent' WHEN n % 16 = 0 THEN 'failed' ELSE 'delivered' END,

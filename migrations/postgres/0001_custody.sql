@@ -3,7 +3,10 @@
 
 -- The present state of each OTP, folded from its events, and the event that won, byte for byte.
 CREATE TABLE deliveries (
-    id           text COLLATE "C" NOT NULL PRIMARY KEY,
+    -- The provider's, if it is a UUID as UUIDs are written; else one made of its text's digest, and the text beside. A
+    -- large store's index of texts would be twice as large, and be written whole pages at a time.
+    id           uuid NOT NULL PRIMARY KEY,
+    text_id      text COLLATE "C",
     -- Not known, like carrier and cost, where nothing but a caller's word has told of it.
     phone        text COLLATE "C",
     carrier      text COLLATE "C",
@@ -39,7 +42,7 @@ CREATE INDEX deliveries_by_error_code ON deliveries (error_code, listed_at) WHER
 
 -- The events that did not win, likewise byte for byte. Most deliveries have none.
 CREATE TABLE older_events (
-    delivery_id text COLLATE "C" NOT NULL,
+    delivery_id uuid NOT NULL,
     digest      bytea NOT NULL,
     body        bytea NOT NULL,
     signature   bytea,
@@ -110,7 +113,7 @@ CREATE INDEX sends_to_forget ON sends (began_at) WHERE outcome IN ('accepted', '
 -- Deliveries that the provider is to be asked for, unless a webhook comes first: each that was still on its way when it
 -- was committed. The row goes when the delivery is found settled, or too old.
 CREATE TABLE polls (
-    delivery_id text COLLATE "C" NOT NULL PRIMARY KEY,
+    delivery_id uuid NOT NULL PRIMARY KEY,
     -- As the delivery's own.
     listed_at   timestamptz NOT NULL,
     -- When it is to be asked for again; null until it is for the first time.
@@ -133,7 +136,7 @@ INSERT INTO poll_turn (id, free_at) VALUES (1, now());
 CREATE TABLE changes (
     -- The transaction's own number. Those below every one that is still under way are in order, and none comes between.
     position bigint NOT NULL PRIMARY KEY,
-    ids      text[] NOT NULL,
+    ids      uuid[] NOT NULL,
     noted_at timestamptz NOT NULL
 );
 

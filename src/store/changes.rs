@@ -6,12 +6,12 @@
 //! transactions as they begin, and they end in any order: those are read that lie below every transaction still under
 //! way, so that none can come between what was read already.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use async_trait::async_trait;
 
 use super::StoreError;
-use crate::delivery::{Delivery, DeliveryId};
+use crate::delivery::Delivery;
 
 /// For how long changes are kept.
 pub const KEPT_HOURS: u32 = 24;
@@ -79,19 +79,22 @@ pub struct Change {
     pub delivery: Delivery,
 }
 
-/// What of the commits was read.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Noted(Vec<(Position, DeliveryId)>);
+/// What of the commits was read; `K` is what a store notes of a delivery's id.
+pub(super) struct Noted<K>(Vec<(Position, K)>);
 
-impl Noted {
+impl<K: Ord + Clone> Noted<K> {
+    pub(super) fn nothing() -> Self {
+        Self(Vec::new())
+    }
+
     /// Adds a commit's changes, but for those at or before a position.
-    pub(super) fn add(&mut self, commit: i64, ids: impl IntoIterator<Item = DeliveryId>, after: Position) {
+    pub(super) fn add(&mut self, commit: i64, ids: impl IntoIterator<Item = K>, after: Position) {
         let changes = (1..).zip(ids).map(|(seen, id)| (Position::within(commit, seen), id));
         self.0.extend(changes.filter(|(position, _)| *position > after));
     }
 
     /// Whose changes they are, each delivery once.
-    pub(super) fn ids(&self) -> Vec<DeliveryId> {
+    pub(super) fn ids(&self) -> Vec<K> {
         let mut ids: Vec<_> = self.0.iter().map(|(_, id)| id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -99,12 +102,10 @@ impl Noted {
     }
 
     /// With what the deliveries are now.
-    pub(super) fn with(self, mut deliveries: Vec<Delivery>) -> Vec<Change> {
-        deliveries.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        let find = |(position, id): (Position, DeliveryId)| {
-            let found = deliveries.binary_search_by(|delivery| delivery.id.cmp(&id)).ok()?;
-            Some(Change { position, delivery: deliveries[found].clone() })
-        };
+    pub(super) fn with(self, deliveries: Vec<Delivery>, key: impl Fn(&Delivery) -> K) -> Vec<Change> {
+        let deliveries: BTreeMap<_, _> =
+            deliveries.into_iter().map(|delivery| (key(&delivery), delivery)).collect();
+        let find = |(position, id)| Some(Change { position, delivery: deliveries.get(&id)?.clone() });
         self.0.into_iter().filter_map(find).collect()
     }
 }

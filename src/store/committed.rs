@@ -149,8 +149,8 @@ impl<'a> Settling<'a> {
     }
 
     /// An event is among the older ones now, and has been received this many times.
-    pub(super) fn kept(&mut self, id: DeliveryId, digest: Digest, times: u64) {
-        if let Some((event, Some(index))) = self.older.get(&(id, digest)) {
+    pub(super) fn kept(&mut self, id: &DeliveryId, digest: Digest, times: u64) {
+        if let Some((event, Some(index))) = self.older.get(&(id.clone(), digest)) {
             self.committed.0[*index] = Some(if event.times == times { Outcome::Kept } else { Outcome::Seen });
         }
     }

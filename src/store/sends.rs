@@ -113,9 +113,18 @@ pub(super) fn word(outcome: &SendOutcome) -> (Option<&[u8]>, Option<&str>) {
     }
 }
 
-/// The refusal that stands in the record.
-pub(super) fn refusal(word: &[u8], deposit_url: Option<String>) -> Refusal {
-    Refusal::of(&String::from_utf8_lossy(word), deposit_url)
+/// The outcome that stands in the record, if it has one.
+pub(super) fn outcome(
+    outcome: Option<&str>,
+    answer: Option<Vec<u8>>,
+    deposit_url: Option<String>,
+) -> Option<SendOutcome> {
+    let answer = answer.unwrap_or_default();
+    Some(match outcome? {
+        "accepted" => SendOutcome::Accepted(answer.into()),
+        "refused" => SendOutcome::Refused(Refusal::of(&String::from_utf8_lossy(&answer), deposit_url)),
+        _ => SendOutcome::Unclear,
+    })
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use sqlx::{
     PgConnection, Postgres as Db, QueryBuilder, Row,
     postgres::{PgListener, PgPoolOptions},
 };
+use uuid::Uuid;
 
 use super::{Postgres, meaning, read::of, rows, write::Work};
 use crate::{
-    delivery::DeliveryId,
+    delivery::{DeliveryId, DeliveryKey},
     store::{
         StoreError,
         changes::{Change, Noted, Notices, Position},
@@ -24,7 +25,7 @@ const MOST_COMMITS: i64 = 256;
 /// Notes changes beside what the transaction has noted before.
 pub(super) const NOTE: &str = "
 INSERT INTO changes AS known (position, ids, noted_at)
-SELECT pg_current_xact_id()::text::bigint, $1::text[], now()
+SELECT pg_current_xact_id()::text::bigint, $1::uuid[], now()
 ON CONFLICT (position) DO UPDATE SET ids = known.ids || EXCLUDED.ids";
 
 /// Notes what of these rows is shown otherwise now.
@@ -36,7 +37,7 @@ pub(super) async fn note(
     if ids.is_empty() {
         return Ok(());
     }
-    let ids: Vec<_> = ids.iter().map(DeliveryId::as_str).collect();
+    let ids: Vec<_> = ids.iter().map(|id| id.key().uuid()).collect();
     sqlx::query(NOTE).bind(ids).persistent(named).execute(connection).await.map(drop)
 }
 
@@ -60,12 +61,11 @@ impl Postgres {
 
     /// See [`crate::store::Store::changes`].
     pub(super) async fn read_changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
-        let mut noted = Noted::default();
+        let mut noted = Noted::nothing();
         for row in self.ask(noted_since(after)).await? {
             let position = row.try_get("position").map_err(meaning)?;
-            let ids: Vec<String> = row.try_get("ids").map_err(meaning)?;
-            let ids = ids.into_iter().filter_map(|id| DeliveryId::parse(id).ok());
-            noted.add(position, ids, after);
+            let ids: Vec<Uuid> = row.try_get("ids").map_err(meaning)?;
+            noted.add(position, ids.into_iter().map(DeliveryKey::from_uuid), after);
         }
         let ids = noted.ids();
         let mut deliveries = Vec::with_capacity(ids.len());
@@ -74,7 +74,7 @@ impl Postgres {
                 deliveries.push(rows::delivery(&row).map_err(meaning)?);
             }
         }
-        Ok(noted.with(deliveries))
+        Ok(noted.with(deliveries, |delivery| delivery.id.key()))
     }
 
     /// See [`crate::store::Store::announce`].

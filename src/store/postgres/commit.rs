@@ -107,7 +107,7 @@ impl Commit<'_> {
         let leaders: Vec<_> = batch.leaders().collect();
         let statement = statements::upsert(&leaders, self.noting).persistent(named);
         for row in statement.fetch_all(&mut *connection).await? {
-            committed.stands(batch, &rows::id(&row, "id")?, rows::count(&row, "times")?);
+            committed.stands(batch, &rows::id(&row)?, rows::count(&row, "times")?);
         }
         queue(connection, &leaders, named).await?;
         Ok(committed)
@@ -123,7 +123,7 @@ impl Commit<'_> {
         // Before the rows are locked, as in the first step, so that the two don't wait for each other.
         set_back(connection, &self.old_hours, named).await?;
         let mut settling = Settling::after(batch, committed);
-        let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.as_str()).collect();
+        let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.key().uuid()).collect();
         let mut listed = Vec::with_capacity(ids.len());
         for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
             listed.push(rows::time(&row, "listed_at")?);
@@ -137,13 +137,17 @@ impl Commit<'_> {
         set_back(connection, &more, named).await?;
         let older = settling.older();
         if !older.is_empty() {
+            let ids: HashMap<_, _> =
+                older.iter().map(|event| (event.id().key(), event.id().clone())).collect();
             let kept: Vec<PgRow> = bind_older(sqlx::query(UPSERT_OLDER), &older)
                 .persistent(named)
                 .fetch_all(&mut *connection)
                 .await?;
             for row in kept {
-                let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
-                settling.kept(id, digest, rows::count(&row, "times")?);
+                let (key, digest) = (rows::key(&row, "delivery_id")?, rows::digest(&row, "digest")?);
+                if let Some(id) = ids.get(&key) {
+                    settling.kept(id, digest, rows::count(&row, "times")?);
+                }
             }
         }
         let changed: Vec<_> = settling.changed.iter().collect();

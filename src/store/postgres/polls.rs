@@ -15,7 +15,7 @@ use crate::{
 /// In the batch's order, as all rows are locked.
 const QUEUE: &str = "
 INSERT INTO polls (delivery_id, listed_at, attempts) SELECT id, listed_at, 0
-FROM UNNEST($1::text[], $2::timestamptz[]) AS sent (id, listed_at) ON CONFLICT (delivery_id) DO NOTHING";
+FROM UNNEST($1::uuid[], $2::timestamptz[]) AS sent (id, listed_at) ON CONFLICT (delivery_id) DO NOTHING";
 
 /// Whether these have one that the provider may have to be asked for.
 pub(super) fn any_sent<'a>(mut leaders: impl Iterator<Item = &'a FoldedEvent>) -> bool {
@@ -31,7 +31,7 @@ pub(super) async fn queue(
 ) -> Result<(), sqlx::Error> {
     let told = leaders.iter().map(|leader| &leader.event.told).filter(|told| told.status == Status::Sent);
     let (ids, listed): (Vec<_>, Vec<_>) =
-        told.map(|told| (told.id.as_str(), told.listed_at().date_time())).unzip();
+        told.map(|told| (told.id.key().uuid(), told.listed_at().date_time())).unzip();
     if ids.is_empty() {
         return Ok(());
     }
@@ -100,7 +100,8 @@ impl Work for Turn {
         let claim = format!(
             "WITH due AS ({DUE}) UPDATE polls SET attempts = attempts + 1, next_at = now() + GREATEST($3,
                 LEAST($1 * power(2, LEAST(attempts, 20)), $4) * (0.75 + random() / 2))
-            FROM due WHERE polls.delivery_id = due.delivery_id RETURNING polls.delivery_id"
+            FROM due JOIN deliveries ON deliveries.id = due.delivery_id
+            WHERE polls.delivery_id = due.delivery_id RETURNING deliveries.id, deliveries.text_id"
         );
         for row in sqlx::query(sqlx::AssertSqlSafe(claim))
             .bind(after)
@@ -111,7 +112,7 @@ impl Work for Turn {
             .fetch_all(&mut *connection)
             .await?
         {
-            turned.polls.push(rows::id(&row, "delivery_id")?);
+            turned.polls.push(rows::id(&row)?);
         }
         let calls = i64::try_from(turned.polls.len()).unwrap_or(i64::MAX);
         sqlx::query("UPDATE poll_turn SET free_at = now() + $1 * $2 WHERE id = 1")

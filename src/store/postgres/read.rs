@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Postgres, is_stale, meaning, rows};
 use crate::{
-    delivery::{Delivery, DeliveryId, Status},
+    delivery::{Delivery, DeliveryId, DeliveryKey, Status},
     store::{
         Evidence, Quarantined, StoreError,
         query::{Cursor, ListDeliveries, ListQuarantine, Page},
@@ -75,7 +75,7 @@ impl Postgres {
     /// See [`crate::store::Store::settled_among`].
     pub(super) async fn read_settled(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
         let settled = self.ask(settled_among(ids)).await?;
-        settled.iter().map(|row| rows::id(row, "id")).collect::<Result<_, _>>().map_err(meaning)
+        settled.iter().map(rows::id).collect::<Result<_, _>>().map_err(meaning)
     }
 
     /// See [`crate::store::Store::events`].
@@ -137,45 +137,54 @@ impl Drop for Lent {
 
 pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.key().uuid());
     sql
 }
 
-pub(super) fn of(ids: &[DeliveryId]) -> QueryBuilder<Db> {
-    let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
+pub(super) fn of(keys: &[DeliveryKey]) -> QueryBuilder<Db> {
+    let ids: Vec<_> = keys.iter().map(|key| key.uuid()).collect();
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ANY(").push_bind(ids).push(")");
     sql
 }
 
 pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
-    let ids: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
-    let mut sql = QueryBuilder::new("SELECT id FROM deliveries WHERE id = ANY(");
+    let ids: Vec<_> = ids.iter().map(|id| id.key().uuid()).collect();
+    let mut sql = QueryBuilder::new("SELECT id, text_id FROM deliveries WHERE id = ANY(");
     sql.push_bind(ids).push(") AND status <> 'sent'");
     sql
 }
 
 pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT digest, ");
-    sql.push(rows::EVIDENCE).push(" FROM older_events WHERE delivery_id = ").push_bind(id.as_str());
+    sql.push(rows::EVIDENCE).push(" FROM older_events WHERE delivery_id = ").push_bind(id.key().uuid());
     // The one that won stands in the delivery's own row, its digest at the end of its standing.
     sql.push(" UNION ALL SELECT substring(standing FROM 11), ").push(rows::EVIDENCE);
-    sql.push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
+    sql.push(" FROM deliveries WHERE id = ").push_bind(id.key().uuid());
     sql.push(" ORDER BY received_at, digest");
     sql
 }
 
 /// A page's statement: the first rows of each range that an index has in order, then the first of these.
 pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("");
+    let mut sql = QueryBuilder::new("SELECT * FROM (");
     for (n, status) in question.ranges().into_iter().enumerate() {
         sql.push(if n == 0 { "" } else { " UNION ALL " });
         sql.push("SELECT ").push(rows::DELIVERY).push(" FROM (");
         range(&mut sql, question, status);
         sql.push(") AS range");
     }
-    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+    sql.push(") AS ranges");
+    last_first(&mut sql, question);
     sql
+}
+
+/// The text of an id, in the order of which those of one time are listed; no index has it.
+const TEXT: &str = "COALESCE(text_id, id::text COLLATE \"C\")";
+
+fn last_first(sql: &mut QueryBuilder<Db>, question: &ListDeliveries) {
+    sql.push(" ORDER BY listed_at DESC, ").push(TEXT).push(" DESC LIMIT ");
+    sql.push_bind(question.size.and_one_more());
 }
 
 fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<Status>) {
@@ -199,10 +208,10 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
         sql.push(" AND listed_at < ").push_bind(to.date_time());
     }
     if let Some(Cursor { time, key }) = &question.after {
-        sql.push(" AND (listed_at, id) < (").push_bind(time.date_time());
+        sql.push(" AND (listed_at, ").push(TEXT).push(") < (").push_bind(time.date_time());
         sql.push(", ").push_bind(key.as_str()).push(")");
     }
-    sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+    last_first(sql, question);
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {

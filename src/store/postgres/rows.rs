@@ -7,11 +7,12 @@ use sqlx::{
     postgres::{PgRow, types::PgInterval},
 };
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     batch::FoldedEvent,
     clock::Timestamp,
-    delivery::{Delivery, DeliveryId, Source, Standing, Status},
+    delivery::{Delivery, DeliveryId, DeliveryKey, Source, Standing, Status},
     event::Event,
     money::Money,
     phone::Phone,
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// What [`delivery`] reads.
-pub(super) const DELIVERY: &str = "id, phone, carrier, status, cost, error_code, created_at, completed_at, \
+pub(super) const DELIVERY: &str = "id, text_id, phone, carrier, status, cost, error_code, created_at, completed_at, \
     received_at, listed_at, source, standing";
 
 /// What [`evidence`] reads beside the digest, which the two tables have in different places.
@@ -43,7 +44,7 @@ pub(super) fn integer(count: u64) -> i64 {
 
 pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
     Ok(Delivery {
-        id: id(row, "id")?,
+        id: id(row)?,
         phone: value("phone", row, |phone: Option<&str>| phone.map(Phone::parse).transpose().ok())?,
         carrier: row.try_get("carrier")?,
         status: status(row, "status")?,
@@ -93,8 +94,20 @@ fn proof(row: &PgRow) -> Result<Proof, Error> {
     Ok(Proof::from_evidence(body, digest(row, "digest")?, signature))
 }
 
-pub(super) fn id(row: &PgRow, column: &'static str) -> Result<DeliveryId, Error> {
-    value(column, row, |id| DeliveryId::parse(id).ok())
+/// Of a row of `deliveries`.
+pub(super) fn id(row: &PgRow) -> Result<DeliveryId, Error> {
+    match row.try_get("text_id")? {
+        Some(text) => DeliveryId::parse(text).map_err(|_| not_what_was_put_there("text_id")),
+        None => {
+            Ok(DeliveryId::parse(row.try_get::<Uuid, _>("id")?.to_string())
+                .expect("a UUID has 36 characters"))
+        }
+    }
+}
+
+/// Of a row of any other table.
+pub(super) fn key(row: &PgRow, column: &'static str) -> Result<DeliveryKey, Error> {
+    row.try_get(column).map(DeliveryKey::from_uuid)
 }
 
 pub(super) fn digest(row: &PgRow, column: &'static str) -> Result<Digest, Error> {

@@ -1,12 +1,11 @@
 //! Sends on record: written before the provider is called, and when it has answered.
 
-use bytes::Bytes;
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{PgConnection, Row};
 
 use super::{Postgres, rows, write::Work};
 use crate::store::{
     StoreError,
-    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
+    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, outcome, word},
 };
 
 impl Postgres {
@@ -59,24 +58,16 @@ impl Work for Begin<'_> {
             Some(row) if row.try_get::<&[u8], _>("fingerprint")? != fingerprint.as_bytes() => {
                 Ok(Begun::OtherRequest)
             }
-            Some(row) => Ok(match outcome(&row)? {
-                Some(outcome) => Begun::Ended(outcome),
-                None => Begun::UnderWay(rows::time(&row, "began_at")?),
-            }),
+            Some(row) => Ok(
+                match outcome(row.try_get("outcome")?, row.try_get("answer")?, row.try_get("deposit_url")?) {
+                    Some(outcome) => Begun::Ended(outcome),
+                    None => Begun::UnderWay(rows::time(&row, "began_at")?),
+                },
+            ),
             // Whoever had begun it has taken it back a moment ago.
             None => Ok(Begun::UnderWay(*began_at)),
         }
     }
-}
-
-fn outcome(row: &PgRow) -> Result<Option<SendOutcome>, sqlx::Error> {
-    let answer = || row.try_get::<Option<Vec<u8>>, _>("answer").map(Option::unwrap_or_default);
-    Ok(match row.try_get::<Option<&str>, _>("outcome")? {
-        None => None,
-        Some("accepted") => Some(SendOutcome::Accepted(Bytes::from(answer()?))),
-        Some("refused") => Some(SendOutcome::Refused(refusal(&answer()?, row.try_get("deposit_url")?))),
-        Some(_) => Some(SendOutcome::Unclear),
-    })
 }
 
 struct End<'a>(&'a SendKey, Option<&'a SendOutcome>);

@@ -7,6 +7,7 @@ use sqlx::{Postgres as Db, postgres::PgArguments, query::Query};
 use super::rows;
 use crate::{
     batch::{FoldedEvent, FoldedQuarantine},
+    delivery::DeliveryId,
     money::Money,
     phone::Phone,
     signature::{Digest, Signature},
@@ -15,7 +16,7 @@ use crate::{
 /// The columns of a row of `deliveries`, in the order of [`bind_rows`].
 macro_rules! columns {
     () => {
-        "(id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
+        "(id, text_id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
             standing, kind, body, signature, times)"
     };
 }
@@ -23,9 +24,9 @@ macro_rules! columns {
 /// What [`bind_rows`] has bound, as rows.
 macro_rules! bound_rows {
     () => {
-        "UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::text[], $12::bytea[], $13::text[],
-            $14::bytea[], $15::bytea[], $16::bigint[])"
+        "UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::numeric[], $7::text[],
+            $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::bytea[],
+            $14::text[], $15::bytea[], $16::bytea[], $17::bigint[])"
     };
 }
 
@@ -42,7 +43,7 @@ macro_rules! upsert {
                 signature = LEAST(known.signature, EXCLUDED.signature),
                 received_at = LEAST(known.received_at, EXCLUDED.received_at)
             WHERE known.standing = EXCLUDED.standing
-            RETURNING id, times"
+            RETURNING id, text_id, times"
         )
     };
 }
@@ -56,7 +57,7 @@ macro_rules! noted {
             upsert!($($rows),+),
             "), noted AS (INSERT INTO changes (position, ids, noted_at) ",
             $new,
-            ") SELECT id, times FROM upserted"
+            ") SELECT id, text_id, times FROM upserted"
         )
     };
 }
@@ -65,8 +66,8 @@ macro_rules! noted {
 macro_rules! new_rows {
     () => {
         "SELECT pg_current_xact_id()::text::bigint, array_agg(upserted.id ORDER BY upserted.id), now()
-        FROM upserted JOIN UNNEST($1::text[], $16::bigint[]) AS bound (id, times)
-            ON upserted.id = bound.id COLLATE \"C\" AND upserted.times = bound.times
+        FROM upserted JOIN UNNEST($1::uuid[], $17::bigint[]) AS bound (id, times)
+            ON upserted.id = bound.id AND upserted.times = bound.times
         HAVING COUNT(*) > 0"
     };
 }
@@ -74,21 +75,22 @@ macro_rules! new_rows {
 /// Likewise of a lone row.
 macro_rules! new_row {
     () => {
-        "SELECT pg_current_xact_id()::text::bigint, ARRAY[id], now() FROM upserted WHERE times = $16"
+        "SELECT pg_current_xact_id()::text::bigint, ARRAY[id], now() FROM upserted WHERE times = $17"
     };
 }
 
 /// What [`bind_row`] has bound, as a row.
 macro_rules! bound_row {
     () => {
-        " VALUES ($1::text, $2::text, $3::text, $4::text, $5::numeric, $6::text, $7::timestamptz, $8::timestamptz,
-            $9::timestamptz, $10::timestamptz, $11::text, $12::bytea, $13::text, $14::bytea, $15::bytea, $16::bigint)"
+        " VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::numeric, $7::text, $8::timestamptz,
+            $9::timestamptz, $10::timestamptz, $11::timestamptz, $12::text, $13::bytea, $14::text, $15::bytea,
+            $16::bytea, $17::bigint)"
     };
 }
 
 pub(super) const LOCK: &str = "
-SELECT id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source, standing,
-    kind, body, signature, substring(standing FROM 11) AS digest, times
+SELECT id, text_id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
+    standing, kind, body, signature, substring(standing FROM 11) AS digest, times
 FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 /// All but the id, and the time by which a delivery is listed.
@@ -107,7 +109,7 @@ pub(super) const UPDATE: &str = concat!(
 
 pub(super) const UPSERT_OLDER: &str = "
 INSERT INTO older_events AS known (delivery_id, digest, body, signature, kind, status, source, received_at, times)
-SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
+SELECT * FROM UNNEST($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[], $5::text[], $6::text[], $7::text[],
     $8::timestamptz[], $9::bigint[])
 ON CONFLICT (delivery_id, digest) DO UPDATE SET
     times = known.times + EXCLUDED.times,
@@ -136,7 +138,8 @@ pub(super) fn upsert(leaders: &[&FoldedEvent], noting: bool) -> Statement {
 fn bind_row(statement: Statement, row: &FoldedEvent) -> Statement {
     let told = &row.event.told;
     statement
-        .bind(row.id().as_str())
+        .bind(row.id().key().uuid())
+        .bind(text(row.id()))
         .bind(told.phone.as_ref().map(Phone::reveal))
         .bind(told.carrier.as_deref())
         .bind(told.status.as_str())
@@ -157,7 +160,8 @@ fn bind_row(statement: Statement, row: &FoldedEvent) -> Statement {
 /// Whole rows of `deliveries`.
 pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
     statement
-        .bind(column(rows, |row| row.id().as_str()))
+        .bind(column(rows, |row| row.id().key().uuid()))
+        .bind(column(rows, |row| text(row.id())))
         .bind(column(rows, |row| row.event.told.phone.as_ref().map(Phone::reveal)))
         .bind(column(rows, |row| row.event.told.carrier.as_deref()))
         .bind(column(rows, |row| row.event.told.status.as_str()))
@@ -177,7 +181,7 @@ pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statemen
 
 pub(super) fn bind_older(statement: Statement, events: &[&FoldedEvent]) -> Statement {
     statement
-        .bind(column(events, |event| event.id().as_str()))
+        .bind(column(events, |event| event.id().key().uuid()))
         .bind(column(events, |event| digest(event.proof.digest())))
         .bind(column(events, |event| event.proof.body().as_ref()))
         .bind(column(events, |event| event.proof.signature().map(bytes)))
@@ -197,6 +201,11 @@ pub(super) fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuaranti
         .bind(column(quarantine, |folded| folded.reason.to_string()))
         .bind(column(quarantine, |folded| folded.received_at.date_time()))
         .bind(column(quarantine, |folded| rows::integer(folded.times)))
+}
+
+/// What is kept of an id beside its key.
+fn text(id: &DeliveryId) -> Option<&str> {
+    id.as_uuid().is_none().then_some(id.as_str())
 }
 
 /// One column of many rows.

@@ -48,7 +48,7 @@ impl Sqlite {
 
     /// See [`crate::store::Store::changes`].
     pub(super) async fn read_changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
-        let mut noted = Noted::default();
+        let mut noted = Noted::nothing();
         for row in self.ask(noted_since(after)).await? {
             let position = row.try_get("position").map_err(meaning)?;
             let ids: &str = row.try_get("ids").map_err(meaning)?;
@@ -64,7 +64,7 @@ impl Sqlite {
                 deliveries.push(rows::delivery(&row).map_err(meaning)?);
             }
         }
-        Ok(noted.with(deliveries))
+        Ok(noted.with(deliveries, |delivery| delivery.id.clone()))
     }
 }
 

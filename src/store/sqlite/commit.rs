@@ -133,7 +133,7 @@ async fn settle<'a>(
     }
     for row in kept {
         let (id, digest) = (rows::id(&row, "delivery_id")?, rows::digest(&row, "digest")?);
-        settling.kept(id, digest, rows::count(&row, "times")?);
+        settling.kept(&id, digest, rows::count(&row, "times")?);
     }
     for row in &settling.changed {
         update(row).build().execute(&mut *connection).await?;

@@ -1,12 +1,11 @@
 //! Sends on record: written before the provider is called, and when it has answered.
 
-use bytes::Bytes;
-use sqlx::{Error, Row, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Error, Row, SqliteConnection};
 
 use super::{Sqlite, rows, write::Work};
 use crate::store::{
     StoreError,
-    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, refusal, word},
+    sends::{Begun, KEPT_HOURS, SendKey, SendOutcome, SendRecord, outcome, word},
 };
 
 impl Sqlite {
@@ -56,7 +55,7 @@ impl Work for Begin<'_> {
         if row.try_get::<&[u8], _>("fingerprint")? != fingerprint.as_bytes() {
             return Ok(Begun::OtherRequest);
         }
-        Ok(match outcome(&row)? {
+        Ok(match outcome(row.try_get("outcome")?, row.try_get("answer")?, row.try_get("deposit_url")?) {
             Some(outcome) => Begun::Ended(outcome),
             None => Begun::UnderWay(rows::time(&row, "began_at")?),
         })
@@ -65,16 +64,6 @@ impl Work for Begin<'_> {
     fn pages(&self) -> usize {
         4
     }
-}
-
-fn outcome(row: &SqliteRow) -> Result<Option<SendOutcome>, Error> {
-    let answer = || row.try_get::<Option<Vec<u8>>, _>("answer").map(Option::unwrap_or_default);
-    Ok(match row.try_get::<Option<&str>, _>("outcome")? {
-        None => None,
-        Some("accepted") => Some(SendOutcome::Accepted(Bytes::from(answer()?))),
-        Some("refused") => Some(SendOutcome::Refused(refusal(&answer()?, row.try_get("deposit_url")?))),
-        Some(_) => Some(SendOutcome::Unclear),
-    })
 }
 
 struct End<'a>(&'a SendKey, Option<&'a SendOutcome>);
