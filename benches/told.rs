@@ -75,7 +75,7 @@ async fn call(target: Target, head: String, body: &str) -> Vec<u8> {
         body.len()
     );
     let answer = connection.exchange(request.as_bytes()).await.unwrap();
-    assert!([200, 202].contains(&answer.status), "{}", String::from_utf8_lossy(&answer.body));
+    assert!([200, 202].contains(&answer.status), "{}", String::from_utf8_lossy(answer.body));
     answer.body.to_vec()
 }
 

@@ -28,11 +28,22 @@ pub enum InvalidAnswer {
 /// the time it came.
 #[must_use]
 pub fn sent(phone: Phone, answered: Answered<Sent>, received_at: Timestamp) -> Arrival {
+    accepted(Some(phone), answered, received_at)
+}
+
+/// Likewise from the evidence alone, which does not say whom it was sent to; `None` for what is no such answer.
+#[must_use]
+pub fn sent_again(body: Bytes, received_at: Timestamp) -> Option<Arrival> {
+    let answer = Sent::read(&body)?;
+    Some(accepted(None, Answered { answer, body }, received_at))
+}
+
+fn accepted(phone: Option<Phone>, answered: Answered<Sent>, received_at: Timestamp) -> Arrival {
     let Answered { answer: Sent { id, carrier, cost, .. }, body } = answered;
     let proof = Proof::unsigned(body);
     let told = Delivery {
         id,
-        phone: Some(phone),
+        phone,
         // What no column holds is no reason to lose the rest; the bytes have it.
         carrier: Some(carrier).filter(|carrier| carrier.len() <= LONGEST_TEXT && !carrier.contains('\0')),
         status: Status::Sent,

@@ -11,6 +11,7 @@ mod diagnose;
 mod flood;
 mod health;
 mod migrate;
+pub mod rebuild;
 mod reconcile;
 pub mod reprocess;
 mod sandbox;
@@ -63,6 +64,8 @@ enum Command {
     Verify(verify::Args),
     /// Read everything in quarantine again and take out what this version understands.
     Reprocess,
+    /// See whether the state of every delivery is what its evidence says.
+    Rebuild(rebuild::Args),
     /// Copy the embedded store, also while it is in use.
     Backup(backup::Args),
     /// See it work: a receiver and a simulated provider, in a folder that is gone at the end.
@@ -130,6 +133,7 @@ impl Cli {
                 Command::Migrate => migrate::run(&settings).await,
                 Command::Verify(args) => verify::run(&args, &settings),
                 Command::Reprocess => reprocess::run(&settings).await,
+                Command::Rebuild(args) => rebuild::run(&args, &settings).await,
                 Command::Backup(args) => backup::run(&args, &settings).await,
                 Command::Demo => demo::run().await,
                 Command::Sandbox(args) => sandbox::run(*args, &settings).await,

@@ -40,7 +40,7 @@ pub struct Buckets {
 
 impl Sent {
     /// Reads the body of a 202; `None` when it is not as documented.
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Fields<'a> {
             id: String,

@@ -1,6 +1,8 @@
 //! `kill -9` under load: what was answered 200 is there afterwards. The long loop is for another day; these few rounds
 //! are for every day.
 
+use nexo_receiver::cli::rebuild::check;
+
 use crate::support::{
     database::{Database, on_each_store},
     load::Load,
@@ -27,6 +29,8 @@ async fn every_event_answered_200_survives_kill_9(database: Database) {
         assert!(ledger.kept() >= 100);
         ledger.holds_in(&*store).await;
     }
+    let checked = check(&*store, None, None, || {}).await.unwrap();
+    assert!(checked.differing.is_empty(), "{checked}");
     drop(process);
 }
 

@@ -14,6 +14,7 @@ mod outage;
 mod provider;
 mod quarantine;
 mod readme;
+mod rebuild;
 mod reconcile;
 mod replicas;
 mod sandbox;

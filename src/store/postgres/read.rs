@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Postgres, is_stale, meaning, rows};
 use crate::{
+    clock::Timestamp,
     delivery::{Delivery, DeliveryId, DeliveryKey, Status},
     store::{
         Evidence, Quarantined, StoreError,
@@ -174,7 +175,7 @@ pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
         range(&mut sql, question, status);
         sql.push(") AS range");
     }
-    sql.push(") AS ranges");
+    sql.push(") AS ranges ORDER BY");
     last_first(&mut sql, question);
     sql
 }
@@ -182,8 +183,11 @@ pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
 /// The text of an id, in the order of which those of one time are listed; no index has it.
 const TEXT: &str = "COALESCE(text_id, id::text COLLATE \"C\")";
 
+/// The month of a delivery, as the index by phone has it.
+const MONTH: &str = "date_trunc('month', listed_at AT TIME ZONE 'UTC')";
+
 fn last_first(sql: &mut QueryBuilder<Db>, question: &ListDeliveries) {
-    sql.push(" ORDER BY listed_at DESC, ").push(TEXT).push(" DESC LIMIT ");
+    sql.push(" listed_at DESC, ").push(TEXT).push(" DESC LIMIT ");
     sql.push_bind(question.size.and_one_more());
 }
 
@@ -202,16 +206,32 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
         sql.push(" AND status = ").push_bind(status.as_str());
     }
     if let Some(from) = question.from {
-        sql.push(" AND listed_at >= ").push_bind(from.date_time());
+        bound(sql, question, ">=", from);
     }
     if let Some(to) = question.to {
-        sql.push(" AND listed_at < ").push_bind(to.date_time());
+        bound(sql, question, "<", to);
     }
     if let Some(Cursor { time, key }) = &question.after {
+        bound(sql, question, "<=", *time);
         sql.push(" AND (listed_at, ").push(TEXT).push(") < (").push_bind(time.date_time());
         sql.push(", ").push_bind(key.as_str()).push(")");
     }
+    sql.push(" ORDER BY ");
+    if question.phone.is_some() {
+        // Month by month, so that few rows are read of a phone that has many.
+        sql.push(MONTH).push(" DESC, ");
+    }
     last_first(sql, question);
+}
+
+/// A bound of the time; of a phone's deliveries also of the month, which their index has.
+fn bound(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, is: &'static str, time: Timestamp) {
+    sql.push(" AND listed_at ").push(is).push(" ").push_bind(time.date_time());
+    if question.phone.is_some() {
+        let is = if is == ">=" { ">=" } else { "<=" };
+        sql.push(" AND ").push(MONTH).push(" ").push(is).push(" date_trunc('month', ");
+        sql.push_bind(time.date_time()).push(" AT TIME ZONE 'UTC')");
+    }
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {

@@ -19,6 +19,7 @@ on_each_store! {
     the_newest_comes_first_and_ties_break_by_id,
     each_filter_filters_and_all_together,
     bounds_are_from_inclusive_and_to_exclusive,
+    a_phones_pages_go_through_its_months_newest_first,
     pages_are_stable_while_events_arrive,
     every_combination_of_filters_is_answered,
 }
@@ -120,6 +121,48 @@ async fn bounds_are_from_inclusive_and_to_exclusive(database: Database) {
         ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", vec!["4", "3", "2", "1"]),
     ] {
         assert_eq!(listed(&*store, &between(from, to)).await, expected, "{from} to {to}");
+    }
+}
+
+async fn a_phones_pages_go_through_its_months_newest_first(database: Database) {
+    let store = database.open().await;
+    let times = [
+        "2025-12-31T23:59:59.999999Z",
+        "2026-01-01T00:00:00Z",
+        "2026-01-15T00:00:00Z",
+        "2026-01-31T23:00:00Z",
+        "2026-02-28T23:59:59.999999Z",
+        "2026-03-01T00:00:00Z",
+        "2026-03-01T00:00:00.000001Z",
+    ];
+    // Each twice, in two statuses, and not in their order.
+    let events = (0..2 * times.len()).map(|n| n * 5 % (2 * times.len())).map(|n| {
+        let told = if n % 2 == 0 { SENT } else { DELIVERED };
+        Told { id: &format!("{n:02}"), created_at: times[n / 2], ..told }.received(0)
+    });
+    keep(&*store, events.collect()).await;
+    let phone = Phone::parse(DELIVERED.phone).ok();
+    for (from, to) in [(0, times.len()), (1, times.len() - 1), (2, 6), (5, 6)] {
+        for page in [1, 3, 500] {
+            let (from, to) = (from, to.min(times.len() - 1));
+            let bounds = (Some(at(times[from])), Some(at(times[to])));
+            let mut question = ListDeliveries {
+                phone: phone.clone(),
+                from: bounds.0,
+                to: bounds.1,
+                size: size(page),
+                ..Default::default()
+            };
+            let mut shown = Vec::new();
+            loop {
+                let page = store.deliveries(&question).await.unwrap();
+                shown.extend(page.entries.iter().map(|delivery| delivery.id.as_str().to_owned()));
+                let Some(next) = page.next else { break };
+                question.after = Some(Cursor::decode(&next).unwrap());
+            }
+            let expected: Vec<_> = (2 * from..2 * to).rev().map(|n| format!("{n:02}")).collect();
+            assert_eq!(shown, expected, "{from} to {to}, {page} at a time");
+        }
     }
 }
 
