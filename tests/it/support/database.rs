@@ -96,7 +96,12 @@ impl Database {
     /// Where it is.
     pub fn location(&self) -> Location {
         match &self.place {
-            Place::Postgres { .. } => Location::Postgres(self.postgres_options()),
+            Place::Postgres { name, .. } => Location::Postgres(match pgbouncer() {
+                Some(through) => {
+                    postgres::Options { pgbouncer: true, ..postgres_options(&url(&through, name)) }
+                }
+                None => self.postgres_options(),
+            }),
             Place::Sqlite { folder } => Location::Sqlite(sqlite::Options {
                 folder: folder.path().to_owned(),
                 read_connections: 4,
@@ -117,17 +122,20 @@ impl Database {
         name.clone()
     }
 
-    /// How to reach it, if it is a Postgres.
+    /// How to reach it without anything in between, if it is a Postgres.
     pub fn postgres_options(&self) -> postgres::Options {
         let Place::Postgres { server, name } = &self.place else { panic!("this is no Postgres") };
         postgres_options(&url(server, name))
     }
 
     /// Where it is, for a process.
-    pub fn environment(&self) -> [(&'static str, String); 1] {
-        match &self.place {
-            Place::Postgres { server, name } => [("DATABASE_URL", url(server, name))],
-            Place::Sqlite { folder } => [("DATA_DIR", folder.path().to_str().unwrap().to_owned())],
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        match (&self.place, pgbouncer()) {
+            (Place::Postgres { name, .. }, Some(through)) => {
+                vec![("DATABASE_URL", url(&through, name)), ("STORE_PGBOUNCER", "true".to_owned())]
+            }
+            (Place::Postgres { server, name }, None) => vec![("DATABASE_URL", url(server, name))],
+            (Place::Sqlite { folder }, _) => vec![("DATA_DIR", folder.path().to_str().unwrap().to_owned())],
         }
     }
 
@@ -267,10 +275,17 @@ pub fn server_url() -> String {
     given("TEST_DATABASE_URL")
 }
 
+/// The pgbouncer in front of it, when all services under test are to go through one: `tests/run --pgbouncer`.
+#[expect(clippy::disallowed_methods, reason = "tests are told where their server is by tests/run")]
+pub fn pgbouncer() -> Option<String> {
+    std::env::var("TEST_PGBOUNCER_URL").ok()
+}
+
 /// A database that others are copied from, migrated once in this process.
 async fn template(server: &str) -> String {
     let database = Database::create(server.to_owned(), "").await;
-    let store = database.open().await;
+    // Nothing else may be connected to it when it is copied.
+    let store = open(&Location::Postgres(database.postgres_options())).await.unwrap();
     store.migrate().await.unwrap();
     store.close().await;
     let Place::Postgres { name, .. } = &database.place else { unreachable!() };
