@@ -22,7 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    news::News,
+    background::told_within,
+    news::{News, UNTOLD},
     store::{
         Store, StoreError,
         changes::{Change, Position},
@@ -35,10 +36,7 @@ const BEHIND: usize = 256;
 /// How often the store is read at most.
 const PACE: Duration = Duration::from_millis(10);
 
-/// How often it is read without any news, in case that some was missed.
-const UNTOLD: Duration = Duration::from_secs(1);
-
-/// Likewise while other replicas are not heard.
+/// How often it is read without any news while other replicas are not heard.
 const UNHEARD: Duration = Duration::from_millis(100);
 
 /// What was read at one time.
@@ -164,7 +162,7 @@ pub async fn run(feed: Arc<Feed>, mut stop: watch::Receiver<()>) {
             }
         }
         // Many commits at once are read at once.
-        if timeout(PACE, stop.changed()).await.is_ok() {
+        if told_within(PACE, &mut stop).await {
             return;
         }
         let untold = if feed.news.is_listening() { UNTOLD } else { UNHEARD };

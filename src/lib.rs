@@ -17,6 +17,9 @@ pub mod proof;
 // Signed events in numbers, for measuring a receiver. Knows nothing of this one.
 pub mod flood;
 
+// Tasks that go on until they are told to stop.
+pub mod background;
+
 // Beside the way: one call over HTTP, and the provider simulated with it.
 pub mod call;
 pub mod sandbox;

@@ -11,13 +11,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError};
+use crate::{
+    background::told_within,
+    store::{Store, StoreError},
+};
+
+/// How long whoever depends on news waits for some before it looks all the same, in case that some was missed.
+pub const UNTOLD: Duration = Duration::from_secs(1);
 
 /// How often other replicas are told at most.
 const PACE: Duration = Duration::from_millis(10);
@@ -96,7 +99,7 @@ pub async fn announce(news: Arc<News>, store: Arc<dyn Store>, mut stop: watch::R
                 PAUSE_AWAY
             }
         };
-        if timeout(pause, stop.changed()).await.is_ok() {
+        if told_within(pause, &mut stop).await {
             return;
         }
     }
@@ -112,7 +115,7 @@ pub async fn listen(news: Arc<News>, store: Arc<dyn Store>, mut stop: watch::Rec
             _ = stop.changed() => return,
         }
         news.listening.store(false, Ordering::Release);
-        if timeout(PAUSE_AWAY, stop.changed()).await.is_ok() {
+        if told_within(PAUSE_AWAY, &mut stop).await {
             return;
         }
     }

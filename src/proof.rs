@@ -1,6 +1,6 @@
 //! Bytes that say what became of an OTP, and who vouches for them.
 //!
-//! Lives here: [`Proof`]. Does not: how a signature is checked (`signature`), what the bytes say (`event`, `told`).
+//! Lives here: [`Proof`]. Does not: how a signature is checked (`signature`), what the bytes say (`event`, `watch`, `answers`).
 
 use std::fmt;
 

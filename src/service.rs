@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    background::Background,
     feed::{self, Feed},
     http::{
         self,
@@ -104,8 +105,13 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new());
     let (news, waiters) = (News::new(), Waiters::new());
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&news));
-    let parts = (Arc::clone(&store), Arc::clone(&metrics), Arc::clone(&waiters), Arc::clone(&news));
-    let (writer, committing) = Writer::start(&options.writer, parts.0, parts.1, parts.2, parts.3);
+    let (writer, committing) = Writer::start(
+        &options.writer,
+        Arc::clone(&store),
+        Arc::clone(&metrics),
+        Arc::clone(&waiters),
+        Arc::clone(&news),
+    );
     let (sending, reconciling) = match &options.provider {
         None => (None, None),
         Some(how) => {
@@ -155,14 +161,13 @@ fn following(
     feed: &Arc<Feed>,
     store: &Arc<dyn Store>,
 ) -> [Background; 4] {
-    let (waiters, feed) = (Arc::clone(waiters), Arc::clone(feed));
-    let parts = || (Arc::clone(news), Arc::clone(store));
-    let [waiting, announcing, listening] = [(); 3].map(|()| parts());
+    let (waiters, news, feed, store) =
+        (|| Arc::clone(waiters), || Arc::clone(news), || Arc::clone(feed), || Arc::clone(store));
     [
-        Background::start(|told| waiting::follow(waiters, waiting.0, waiting.1, told)),
-        Background::start(|told| news::announce(announcing.0, announcing.1, told)),
-        Background::start(|told| news::listen(listening.0, listening.1, told)),
-        Background::start(|told| feed::run(feed, told)),
+        Background::start(|told| waiting::follow(waiters(), news(), store(), told)),
+        Background::start(|told| news::announce(news(), store(), told)),
+        Background::start(|told| news::listen(news(), store(), told)),
+        Background::start(|told| feed::run(feed(), told)),
     ]
 }
 
@@ -238,30 +243,5 @@ impl Running {
         }
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
-    }
-}
-
-/// A task in the background.
-struct Background {
-    /// Dropped, it tells the task to end.
-    going_on: watch::Sender<()>,
-    task: JoinHandle<()>,
-}
-
-impl Background {
-    fn start<T>(task: impl FnOnce(watch::Receiver<()>) -> T) -> Self
-    where
-        T: Future<Output = ()> + Send + 'static,
-    {
-        let (going_on, told) = watch::channel(());
-        Self { going_on, task: tokio::spawn(task(told)) }
-    }
-
-    /// Nothing is lost if it is cut off: it keeps nothing that is not done another time.
-    async fn stop(mut self, deadline: Instant) {
-        drop(self.going_on);
-        if timeout_at(deadline, &mut self.task).await.is_err() {
-            self.task.abort();
-        }
     }
 }

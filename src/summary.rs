@@ -5,12 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
+    background::told_within,
     clock::Timestamp,
     store::{Store, StoreError, hours::Due},
 };
@@ -55,8 +53,4 @@ pub async fn round(
             return Ok(false);
         }
     }
-}
-
-async fn told_within(time: Duration, stop: &mut watch::Receiver<()>) -> bool {
-    timeout(time, stop.changed()).await.is_ok()
 }

@@ -4,9 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
-use crate::{clock::Timestamp, store::Store};
+use crate::{background::told_within, clock::Timestamp, store::Store};
 
 /// After a round that found nothing more.
 const EVERY: Duration = Duration::from_secs(60);
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Deletes, part by part, until it is told to stop or nobody is left to tell.
 pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
     let mut pause = EVERY;
-    while timeout(pause, stop.changed()).await.is_err() {
+    while !told_within(pause, &mut stop).await {
         pause = match store.forget(Timestamp::now()).await {
             Ok(0) => EVERY,
             Ok(forgotten) => {

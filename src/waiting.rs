@@ -18,8 +18,9 @@ use tokio::{
 };
 
 use crate::{
+    background::told_within,
     delivery::DeliveryId,
-    news::News,
+    news::{News, UNTOLD},
     store::{Store, StoreError},
 };
 
@@ -28,9 +29,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// What each that is waited for adds to the pause: asking for a thousand costs a database some milliseconds.
 const PAUSE_EACH: Duration = Duration::from_micros(25);
-
-/// How often they are asked for without any word of theirs, in case that some was missed.
-const UNTOLD: Duration = Duration::from_secs(1);
 
 /// After the store did not answer.
 const PAUSE_AWAY: Duration = Duration::from_secs(1);
@@ -151,7 +149,7 @@ pub async fn follow(
                 PAUSE_AWAY
             }
         };
-        if timeout(pause, stop.changed()).await.is_ok() {
+        if told_within(pause, &mut stop).await {
             return;
         }
         if news.is_listening() {

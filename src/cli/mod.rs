@@ -11,6 +11,7 @@ mod diagnose;
 mod flood;
 mod health;
 mod migrate;
+mod progress;
 pub mod rebuild;
 mod reconcile;
 pub mod reprocess;

@@ -6,9 +6,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Answer;
+use super::{Answer, progress};
 use crate::{
     answers,
     clock::Timestamp,
@@ -18,7 +17,7 @@ use crate::{
     settings::Settings,
     store::{
         Evidence, Store, StoreError, open,
-        query::{Cursor, ListDeliveries, PageSize, StatsQuestion},
+        query::{ListDeliveries, PageSize},
     },
     watch,
 };
@@ -86,6 +85,7 @@ pub async fn check(
     let mut checked = Checked::default();
     loop {
         let page = store.deliveries(&question).await?;
+        let next = page.after()?;
         let looks = page.entries.into_iter().map(|delivery| look(store, delivery));
         let mut found = stream::iter(looks).buffer_unordered(AT_ONCE);
         while let Some((id, events, fields)) = found.try_next().await? {
@@ -96,9 +96,8 @@ pub async fn check(
             }
             looked();
         }
-        let Some(next) = page.next else { return Ok(checked) };
-        let after = Cursor::decode(&next).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        question.after = Some(after);
+        let Some(next) = next else { return Ok(checked) };
+        question.after = Some(next);
     }
 }
 
@@ -171,10 +170,7 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     let checked = async {
         store.ready().await?;
         let (from, to) = (args.from.unwrap_or(Timestamp::EARLIEST), args.to.unwrap_or_else(Timestamp::now));
-        anyhow::ensure!(from < to, "--from is not before --to: the range is empty");
-        let all = store.stats(&StatsQuestion { from, to, by: None }).await?.total;
-        let bar = ProgressBar::new(all.sent + all.delivered + all.failed);
-        bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} looked at, {eta} left")?);
+        let bar = progress::over(&*store, from, to, "looked at").await?;
         let checked = check(&*store, args.from, args.to, || bar.inc(1)).await;
         bar.finish_and_clear();
         anyhow::Ok(checked?)

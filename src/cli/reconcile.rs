@@ -2,16 +2,14 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-use super::Answer;
+use super::{Answer, progress};
 use crate::{
     clock::Timestamp,
     money::Money,
     provider::Provider,
     reconcile::range::{Difference, Range, Reconciled, reconcile},
     settings::Settings,
-    store::{open, query::StatsQuestion},
+    store::open,
 };
 
 /// Which deliveries.
@@ -30,13 +28,10 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     let provider = Provider::new(&settings.provider()?)?;
     let pace = Duration::from_secs(1) / settings.reconcile.calls_per_second;
     let range = Range { from: args.from, to: args.to.unwrap_or_else(Timestamp::now), pace };
-    anyhow::ensure!(range.from < range.to, "--from is not before --to: the range is empty");
     let store = open::open(&settings.location).await?;
     let reconciled = async {
         store.ready().await?;
-        let all = store.stats(&StatsQuestion { from: range.from, to: range.to, by: None }).await?.total;
-        let bar = ProgressBar::new(all.sent + all.delivered + all.failed);
-        bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} asked for, {eta} left")?);
+        let bar = progress::over(&*store, range.from, range.to, "asked for").await?;
         let reconciled = reconcile(&*store, &provider, range, || bar.inc(1)).await;
         bar.finish_and_clear();
         anyhow::Ok(reconciled?)

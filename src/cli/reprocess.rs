@@ -8,7 +8,7 @@ use crate::{
     settings::Settings,
     store::{
         Quarantined, Store, StoreError, open,
-        query::{Cursor, ListQuarantine, PageSize},
+        query::{ListQuarantine, PageSize},
     },
 };
 
@@ -49,6 +49,7 @@ pub async fn reprocess(store: &dyn Store) -> Result<Reprocessed, StoreError> {
     let mut question = ListQuarantine { size, after: None };
     loop {
         let page = store.quarantine(&question).await?;
+        let next = page.after()?;
         let mut understood = Vec::new();
         for quarantined in page.entries {
             let arrival = read_again(quarantined);
@@ -58,9 +59,8 @@ pub async fn reprocess(store: &dyn Store) -> Result<Reprocessed, StoreError> {
             }
         }
         release(store, understood, &mut reprocessed).await?;
-        let Some(next) = page.next else { return Ok(reprocessed) };
-        let after = Cursor::decode(&next).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        question.after = Some(after);
+        let Some(next) = next else { return Ok(reprocessed) };
+        question.after = Some(next);
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             changes::{Change, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
-            query::{ListDeliveries, Page, Stats, StatsQuestion},
+            query::{Cursor, ListDeliveries, Page, Stats, StatsQuestion},
             sends::{Begun, SendKey, SendOutcome, SendRecord},
         },
     };

@@ -156,9 +156,9 @@ impl Source {
 
 /// An event's rank among the events of its OTP, as bytes that sort: the greatest is the present state.
 ///
-/// In order of weight: terminal before `sent`, and `sent` as the provider tells it before what a caller tells; the later `completed_at` (none is earliest); `delivered` before
-/// `failed`, since it reached the phone and costs money; the greater digest of the body. All of it is the event's
-/// own content, so that no order of arrival can change which event wins.
+/// In order of weight: terminal before `sent`, and `sent` as the provider tells it before what a caller tells; the later
+/// `completed_at` (none is earliest); `delivered` before `failed`, since it reached the phone and costs money; the greater
+/// digest of the body. All of it is the event's own content, so that no order of arrival can change which event wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Standing([u8; Self::LENGTH]);
 

@@ -36,13 +36,8 @@ pub(crate) struct ShownDelivery {
     received_at: Timestamp,
     source: Source,
     /// Shown where it is so.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     stale: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
-fn is_false(stale: &bool) -> bool {
-    !stale
 }
 
 /// Whoever asks has a token.

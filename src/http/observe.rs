@@ -14,7 +14,7 @@ use std::{
 use axum::response::Response;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::metrics::{Counted, Metrics};
+use crate::metrics::{Counted, Gauge, Metrics};
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -56,7 +56,7 @@ pub(crate) struct Observed<'a> {
     metrics: &'a Metrics,
     id: RequestId,
     started: Instant,
-    _in_flight: Counted<'a>,
+    _in_flight: Counted<&'a Gauge>,
 }
 
 impl<'a> Observed<'a> {

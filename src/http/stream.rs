@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{deliveries::ShownDelivery, parameters, refusal::Refusal};
 use crate::{
     feed::{Ended, Feed, Follower},
-    metrics::Metrics,
+    metrics::{Counted, Gauge, Metrics},
     store::{changes::Position, query::ListDeliveries},
 };
 
@@ -55,7 +55,8 @@ pub(super) async fn follow(
     let follower = feed.follow(after).await?.ok_or(Refusal::ChangesExpired)?;
     let first = Event::default().id(follower.position().to_string()).retry(COME_BACK);
     let told = follower.position();
-    let reader = Reader { follower, followed, told, _open: Open::count(metrics) };
+    let _open = Counted::in_gauge(metrics.streams.clone());
+    let reader = Reader { follower, followed, told, metrics, _open };
     let events = stream::unfold(reader, |mut reader| async { Some((reader.next().await?, reader)) });
     let events = stream::iter([first]).chain(events).map(Ok::<_, Infallible>);
     let mut response = Sse::new(events).into_response();
@@ -76,7 +77,8 @@ struct Reader {
     followed: ListDeliveries,
     /// The last position that it was told.
     told: Position,
-    _open: Open,
+    metrics: Arc<Metrics>,
+    _open: Counted<Gauge>,
 }
 
 impl Reader {
@@ -108,27 +110,11 @@ impl Reader {
     fn ended(&self, ended: &Ended) {
         match ended {
             Ended::TooSlow => {
-                self._open.0.streams_cut_off.inc();
+                self.metrics.streams_cut_off.inc();
                 tracing::debug!("a stream's reader was too slow, and is cut off");
             }
             Ended::Stopped => {}
             Ended::Store(error) => tracing::debug!(%error, "a stream is cut off"),
         }
-    }
-}
-
-/// Counts a stream for as long as it is open.
-struct Open(Arc<Metrics>);
-
-impl Open {
-    fn count(metrics: Arc<Metrics>) -> Self {
-        metrics.streams.inc();
-        Self(metrics)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.streams.dec();
     }
 }

@@ -5,19 +5,20 @@
 
 mod fate;
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, prometheus_text},
     metrics::{
         counter::Counter,
         family::{Family, MetricConstructor},
-        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
         info::Info,
     },
     registry::{Registry, Unit},
 };
+
+pub use prometheus_client::metrics::gauge::Gauge;
 
 pub use fate::{Fate, PollFate, SendFate};
 
@@ -80,21 +81,21 @@ pub struct Metrics {
     pub provider_paused: Gauge,
 }
 
-/// One more in a gauge, for as long as this lives.
-pub struct Counted<'a>(&'a Gauge);
+/// One more in a gauge, its own or a borrowed one, for as long as this lives.
+pub struct Counted<G: Borrow<Gauge>>(G);
 
-impl<'a> Counted<'a> {
+impl<G: Borrow<Gauge>> Counted<G> {
     /// Counts one more.
     #[must_use]
-    pub fn in_gauge(gauge: &'a Gauge) -> Self {
-        gauge.inc();
+    pub fn in_gauge(gauge: G) -> Self {
+        gauge.borrow().inc();
         Self(gauge)
     }
 }
 
-impl Drop for Counted<'_> {
+impl<G: Borrow<Gauge>> Drop for Counted<G> {
     fn drop(&mut self) {
-        self.0.dec();
+        self.0.borrow().dec();
     }
 }
 

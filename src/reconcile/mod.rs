@@ -12,14 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::{
     answers,
+    background::told_within,
     clock::Timestamp,
     delivery::{DeliveryId, Status},
     metrics::{Metrics, PollFate},
@@ -179,8 +176,4 @@ impl Reconciler {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-async fn told_within(time: Duration, stop: &mut watch::Receiver<()>) -> bool {
-    timeout(time, stop.changed()).await.is_ok()
 }

@@ -15,7 +15,7 @@ use crate::{
     provider::{CallError, Provider, Refusal},
     store::{
         Store, StoreError,
-        query::{Cursor, ListDeliveries, PageSize},
+        query::{ListDeliveries, PageSize},
     },
 };
 
@@ -92,14 +92,14 @@ pub async fn reconcile(
         ListDeliveries { from: Some(range.from), to: Some(range.to), size, ..ListDeliveries::default() };
     loop {
         let page = store.deliveries(&question).await?;
+        let next = page.after()?;
         for known in page.entries {
             pace.tick().await;
             reconciled.ask(store, provider, known).await?;
             asked();
         }
-        let Some(next) = page.next else { return Ok(reconciled) };
-        let after = Cursor::decode(&next).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        question.after = Some(after);
+        let Some(next) = next else { return Ok(reconciled) };
+        question.after = Some(next);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU16;
 
+use super::StoreError;
 use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Status},
@@ -136,6 +137,16 @@ impl<T> Page<T> {
             entries.last().map(|(_, cursor)| cursor.encode())
         });
         Self { entries: entries.into_iter().map(|(entry, _)| entry).collect(), next: next.flatten() }
+    }
+
+    /// The position after which the next page begins, for who reads on at once.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for a position of another list.
+    pub fn after<K: CursorKey>(&self) -> Result<Option<Cursor<K>>, StoreError> {
+        let decode =
+            |next: &String| Cursor::decode(next).map_err(|error| StoreError::Corrupt(error.to_string()));
+        self.next.as_ref().map(decode).transpose()
     }
 }
 

@@ -23,7 +23,7 @@ const CHANNEL: &str = "nexo_receiver_changes";
 const MOST_COMMITS: i64 = 256;
 
 /// Notes changes beside what the transaction has noted before.
-pub(super) const NOTE: &str = "
+const NOTE: &str = "
 INSERT INTO changes AS known (position, ids, noted_at)
 SELECT pg_current_xact_id()::text::bigint, $1::uuid[], now()
 ON CONFLICT (position) DO UPDATE SET ids = known.ids || EXCLUDED.ids";
@@ -56,7 +56,7 @@ impl Postgres {
         sql.push_bind(position.commit).push(" AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint > ");
         sql.push_bind(position.commit).push(" AS kept FROM changes_forgotten");
         let rows = self.ask(sql).await?;
-        rows.first().map_or(Ok(false), |row| rows::flag(row, "kept")).map_err(meaning)
+        rows.first().map_or(Ok(false), |row| row.try_get("kept")).map_err(meaning)
     }
 
     /// See [`crate::store::Store::changes`].

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, QueryBuilder, postgres::types::PgInterval};
 
-use super::{Postgres, meaning, rows, write::Work};
+use super::{Postgres, rows, write::Work};
 use crate::{
     batch::FoldedEvent,
     delivery::{GIVEN_UP_HOURS, Status},
@@ -41,26 +41,25 @@ pub(super) async fn queue(
 impl Postgres {
     /// See [`crate::store::Store::take_turn`]. Most looks find nothing, and write nothing.
     pub(super) async fn write_turn(&self, turn: &Turn) -> Result<Turned, StoreError> {
-        let mut due = QueryBuilder::new("SELECT EXISTS (");
-        due.push(
-            DUE.replace("$1", &format!("interval '{} microseconds'", micros(turn.after))).replace("$2", "1"),
-        );
-        due.push(") AS due");
-        match self.ask(due).await?.first().map(|row| rows::flag(row, "due")).transpose().map_err(meaning)? {
-            Some(true) => self.write(&self.aside, turn).await,
-            _ => Ok(Turned::default()),
+        match self.ask(QueryBuilder::new(due(turn, 1))).await?.is_empty() {
+            true => Ok(Turned::default()),
+            false => self.write(&self.aside, turn).await,
         }
     }
 }
 
 /// The first that are due, those that were never asked for and the others alike.
-const DUE: &str = "
-SELECT delivery_id FROM (
-    (SELECT delivery_id, listed_at AS due_at FROM polls
-        WHERE next_at IS NULL AND listed_at <= now() - $1 ORDER BY listed_at LIMIT $2)
-    UNION ALL
-    (SELECT delivery_id, next_at FROM polls WHERE next_at <= now() ORDER BY next_at LIMIT $2)
-) AS first ORDER BY due_at LIMIT $2";
+fn due(turn: &Turn, most: u32) -> String {
+    let after = micros(turn.after);
+    format!(
+        "SELECT delivery_id FROM (
+            (SELECT delivery_id, listed_at AS due_at FROM polls WHERE next_at IS NULL
+                AND listed_at <= now() - interval '{after} microseconds' ORDER BY listed_at LIMIT {most})
+            UNION ALL
+            (SELECT delivery_id, next_at FROM polls WHERE next_at <= now() ORDER BY next_at LIMIT {most})
+        ) AS first ORDER BY due_at LIMIT {most}"
+    )
+}
 
 impl Work for Turn {
     type Done = Turned;
@@ -79,18 +78,14 @@ impl Work for Turn {
         }
         let mut turned = Turned::default();
         let take_out = format!(
-            "WITH due AS ({DUE}) DELETE FROM polls USING due, deliveries
+            "WITH due AS ({}) DELETE FROM polls USING due, deliveries
             WHERE polls.delivery_id = due.delivery_id AND deliveries.id = due.delivery_id
             AND (deliveries.status <> 'sent' OR polls.listed_at <= now() - interval '{GIVEN_UP_HOURS} hours')
-            RETURNING deliveries.status"
+            RETURNING deliveries.status",
+            due(self, TAKEN_OUT)
         );
-        let after = interval(micros(self.after));
-        for row in sqlx::query(sqlx::AssertSqlSafe(take_out))
-            .bind(after)
-            .bind(i64::from(TAKEN_OUT))
-            .persistent(named)
-            .fetch_all(&mut *connection)
-            .await?
+        for row in
+            sqlx::query(sqlx::AssertSqlSafe(take_out)).persistent(named).fetch_all(&mut *connection).await?
         {
             match rows::status(&row, "status")? {
                 Status::Sent => turned.given_up += 1,
@@ -98,14 +93,14 @@ impl Work for Turn {
             }
         }
         let claim = format!(
-            "WITH due AS ({DUE}) UPDATE polls SET attempts = attempts + 1, next_at = now() + GREATEST($3,
-                LEAST($1 * power(2, LEAST(attempts, 20)), $4) * (0.75 + random() / 2))
+            "WITH due AS ({}) UPDATE polls SET attempts = attempts + 1, next_at = now() + GREATEST($2,
+                LEAST($1 * power(2, LEAST(attempts, 20)), $3) * (0.75 + random() / 2))
             FROM due JOIN deliveries ON deliveries.id = due.delivery_id
-            WHERE polls.delivery_id = due.delivery_id RETURNING deliveries.id, deliveries.text_id"
+            WHERE polls.delivery_id = due.delivery_id RETURNING deliveries.id, deliveries.text_id",
+            due(self, self.most)
         );
         for row in sqlx::query(sqlx::AssertSqlSafe(claim))
-            .bind(after)
-            .bind(i64::from(self.most))
+            .bind(interval(micros(self.after)))
             .bind(interval(micros(self.lease)))
             .bind(interval(micros(LONGEST_PAUSE)))
             .persistent(named)

@@ -126,10 +126,6 @@ pub(super) fn money(row: &PgRow, column: &'static str) -> Result<Option<Money>, 
     row.try_get::<Option<Decimal>, _>(column).map(|cost| cost.map(Money::new))
 }
 
-pub(super) fn flag(row: &PgRow, column: &'static str) -> Result<bool, Error> {
-    row.try_get(column)
-}
-
 pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, Error> {
     value(column, row, |count: i64| u64::try_from(count).ok())
 }

@@ -3,6 +3,7 @@
 //! Lives here: SQL that writes deliveries, older events and quarantine. Does not: in which order it runs (`commit`).
 
 use sqlx::{Postgres as Db, postgres::PgArguments, query::Query};
+use uuid::Uuid;
 
 use super::rows;
 use crate::{
@@ -137,9 +138,10 @@ pub(super) fn upsert(leaders: &[&FoldedEvent], noting: bool) -> Statement {
 /// A whole row of `deliveries`: arrays of one value each would cost a lone event a tenth of its time.
 fn bind_row(statement: Statement, row: &FoldedEvent) -> Statement {
     let told = &row.event.told;
+    let (key, text) = kept(row.id());
     statement
-        .bind(row.id().key().uuid())
-        .bind(text(row.id()))
+        .bind(key)
+        .bind(text)
         .bind(told.phone.as_ref().map(Phone::reveal))
         .bind(told.carrier.as_deref())
         .bind(told.status.as_str())
@@ -159,9 +161,10 @@ fn bind_row(statement: Statement, row: &FoldedEvent) -> Statement {
 
 /// Whole rows of `deliveries`.
 pub(super) fn bind_rows(statement: Statement, rows: &[&FoldedEvent]) -> Statement {
+    let (keys, texts): (Vec<_>, Vec<_>) = rows.iter().map(|row| kept(row.id())).unzip();
     statement
-        .bind(column(rows, |row| row.id().key().uuid()))
-        .bind(column(rows, |row| text(row.id())))
+        .bind(keys)
+        .bind(texts)
         .bind(column(rows, |row| row.event.told.phone.as_ref().map(Phone::reveal)))
         .bind(column(rows, |row| row.event.told.carrier.as_deref()))
         .bind(column(rows, |row| row.event.told.status.as_str()))
@@ -203,9 +206,12 @@ pub(super) fn bind_quarantine(statement: Statement, quarantine: &[FoldedQuaranti
         .bind(column(quarantine, |folded| rows::integer(folded.times)))
 }
 
-/// What is kept of an id beside its key.
-fn text(id: &DeliveryId) -> Option<&str> {
-    id.as_uuid().is_none().then_some(id.as_str())
+/// What is kept of an id: its key, and its text where that is not the key's.
+fn kept(id: &DeliveryId) -> (Uuid, Option<&str>) {
+    match id.as_uuid() {
+        Some(uuid) => (uuid, None),
+        None => (id.key().uuid(), Some(id.as_str())),
+    }
 }
 
 /// One column of many rows.

@@ -19,6 +19,7 @@ on_each_store! {
     nothing_is_asked_for_before_its_time,
     a_turn_is_one_replicas_and_keeps_the_pace,
     what_a_replica_took_and_did_not_ask_for_comes_again,
+    each_pause_is_twice_the_one_before_up_to_an_hour,
     what_is_too_old_is_given_up,
     a_queue_that_nobody_works_off_is_forgotten,
 }
@@ -80,6 +81,23 @@ async fn what_a_replica_took_and_did_not_ask_for_comes_again(database: Database)
     assert_eq!(first.len(), 5);
     let both = turn(&*there, AT_ONCE).await.0;
     assert_eq!(both, (0..9).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+async fn each_pause_is_twice_the_one_before_up_to_an_hour(database: Database) {
+    let store = database.open().await;
+    keep(&*store, vec![event("a", "sent", 1)]).await;
+    let (pause, now) = match database.is_postgres() {
+        true => ("SELECT extract(epoch FROM next_at - now())::bigint FROM polls", "now()"),
+        false => ("SELECT next_at / 1000000 - unixepoch() FROM polls", "unixepoch() * 1000000"),
+    };
+    for seconds in [90, 180, 360, 720, 1_440, 2_880, 3_600, 3_600] {
+        assert_eq!(turn(&*store, Turn { after: Duration::from_secs(90), ..AT_ONCE }).await.0, ["a"]);
+        let taken = database.number(pause).await;
+        // A quarter less or more, and the seconds that this takes.
+        let expected = seconds * 3 / 4 - 5..=seconds * 5 / 4 + 1;
+        assert!(expected.contains(&taken), "{taken} s for {seconds} s");
+        database.execute(&format!("UPDATE polls SET next_at = {now}")).await;
+    }
 }
 
 async fn what_is_too_old_is_given_up(database: Database) {
