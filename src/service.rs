@@ -112,13 +112,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         Arc::clone(&waiters),
         Arc::clone(&news),
     );
-    let (sending, reconciling) = match &options.provider {
-        None => (None, None),
-        Some(how) => {
-            let (sending, reconciling) = call(how, &options.reconcile, &store, &writer, &metrics)?;
-            (Some(sending), Some(reconciling))
-        }
-    };
+    let provider = options.provider.as_ref();
+    let calling = provider.map(|how| call(how, &options.reconcile, &store, &writer, &metrics));
+    let (sending, reconciling) = calling.transpose()?.unzip();
     let readiness = Readiness::new(Arc::clone(&store), writer.clone());
     let parts = http::Parts {
         store: Arc::clone(&store),
