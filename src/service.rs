@@ -89,11 +89,7 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`] when it can't listen, or its store can't be opened.
 pub async fn start(options: Options) -> Result<Running, StartError> {
-    let address = format!("{}:{}", options.host, options.port);
-    let listen = |source| StartError::Listen { address: address.clone(), source };
-    let listener =
-        TcpListener::bind((options.host.trim_matches(['[', ']']), options.port)).await.map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
+    let (listener, address) = listen(&options.host, options.port).await?;
     // The first line of the log; whoever connects already waits in the backlog.
     tracing::info!("listening on http://{address}");
 
@@ -148,6 +144,13 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         following,
         store,
     })
+}
+
+async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address: format!("{host}:{port}"), source };
+    let listener = TcpListener::bind((host.trim_matches(['[', ']']), port)).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
 }
 
 /// What carries changes to those who wait for them, and to other replicas.
