@@ -6,18 +6,20 @@ mod again;
 pub(crate) mod answer;
 pub mod bearer;
 mod body;
+mod client;
 mod connection;
 mod deadline;
 mod deliveries;
 pub(crate) mod observe;
 mod openapi;
 pub(crate) mod operation;
-mod parameters;
+pub mod parameters;
 mod quarantine;
-pub(crate) mod refusal;
+pub mod refusal;
 mod send;
 pub(crate) mod serve;
 mod stats;
+mod strangers;
 mod stream;
 mod watch;
 pub mod webhook;
@@ -25,6 +27,7 @@ pub mod webhook;
 use std::{
     convert::Infallible,
     future::poll_fn,
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -40,8 +43,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post, put},
 };
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use ipnet::IpNet;
 use tower::{Layer, Service};
 
 use crate::{
@@ -56,6 +60,7 @@ use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
 use send::Counter;
+use strangers::Strangers;
 use stream::Streams;
 use watch::Desk;
 use webhook::{Call, CheckSignature, Custody, Handle, SignatureLayer};
@@ -79,12 +84,24 @@ pub struct Options {
     pub write_timeout: Duration,
     /// How long a webhook may wait for its commit before it is refused.
     pub answer_timeout: Duration,
+    /// Whose word about a client's address is taken: proxies in front.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Calls of one address that are refused for lack of a right at once, in a second; 0 for any number.
+    pub refused_per_address: u32,
+    /// Likewise of all addresses together.
+    pub refused_per_second: u32,
 }
 
 impl Options {
     fn shortest_timeout(&self) -> Duration {
         let Self { head_timeout, body_timeout, idle_timeout, write_timeout, answer_timeout, .. } = *self;
-        head_timeout.min(body_timeout).min(idle_timeout).min(write_timeout).min(answer_timeout)
+        let shortest =
+            head_timeout.min(body_timeout).min(idle_timeout).min(write_timeout).min(answer_timeout);
+        if self.refused_per_address + self.refused_per_second > 0 {
+            shortest.min(strangers::PAUSE)
+        } else {
+            shortest
+        }
     }
 }
 
@@ -116,6 +133,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
     let counter = Counter { sending, limits: BodyLimits::new(options) };
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
+    let (strangers, proxies) = (Strangers::new(options), options.trusted_proxies.clone());
 
     let api = Router::new()
         .route("/send-otp", post(send::send).with_state(counter))
@@ -145,32 +163,44 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .fallback(async || Refusal::UNKNOWN_PATH)
         .layer(middleware::from_fn(routed));
-    Site { webhook: signed.layer(custody), others, metrics }
+    Site { webhook: signed.layer(custody), others, strangers, proxies, metrics }
 }
 
 /// All that is served. A webhook does not go through the router, whose boxes would cost as much as all the rest.
 pub(crate) struct Site {
     webhook: CheckSignature<Custody>,
     others: Router,
+    strangers: Strangers,
+    proxies: Vec<IpNet>,
     metrics: Arc<Metrics>,
 }
 
 impl Site {
-    /// Answers one request.
+    /// Answers one request of a peer.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
+        peer: IpAddr,
         deadlines: &Deadlines,
     ) -> Result<Response, Infallible> {
         let observed = Observed::begin(&self.metrics, request.headers());
-        if request.method() == Method::POST && request.uri().path() == WEBHOOK {
-            let call = Call { id: observed.id(), deadlines };
-            let response = contained(self.webhook.handle(request, &call)).await;
-            return Ok(observed.end(WEBHOOK, response));
+        let client = client::address(peer, request.headers(), &self.proxies);
+        let (route, mut response) = if request.method() == Method::POST && request.uri().path() == WEBHOOK {
+            (None, contained(self.webhook.handle(request, &Call { deadlines })).await)
+        } else {
+            let response = self.others.clone().call(request.map(Body::new)).await?;
+            (Some(response.extensions().get::<MatchedPath>().cloned()), response)
+        };
+        if response.status() == StatusCode::UNAUTHORIZED {
+            response = self.strangers.refuse(response, client, observed.id(), deadlines).await;
         }
-        let response = self.others.clone().call(request.map(Body::new)).await?;
-        let route = response.extensions().get::<MatchedPath>().cloned();
-        Ok(observed.end(route.as_ref().map_or("none", MatchedPath::as_str), response))
+        Ok(observed.end(
+            match &route {
+                None => WEBHOOK,
+                Some(route) => route.as_ref().map_or("none", MatchedPath::as_str),
+            },
+            response,
+        ))
     }
 }
 

@@ -37,7 +37,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 }
 
 /// No parameters.
-pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
+pub fn none(query: Option<&str>) -> Result<(), Refusal> {
     Parameters::parse(query, &[]).map(|_| ())
 }
 
@@ -45,19 +45,19 @@ pub(crate) fn none(query: Option<&str>) -> Result<(), Refusal> {
 const LONGEST_WAIT: u64 = 60;
 
 /// The parameter of `GET /deliveries/{id}`: how long to wait, if at all.
-pub(crate) fn wait(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
+pub fn wait(query: Option<&str>) -> Result<Option<Duration>, Refusal> {
     Parameters::parse(query, &["wait"])?.read("wait", seconds)
 }
 
 /// The parameters of `GET /deliveries`.
-pub(crate) fn list_deliveries(query: Option<&str>) -> Result<ListDeliveries, Refusal> {
+pub fn list_deliveries(query: Option<&str>) -> Result<ListDeliveries, Refusal> {
     const KNOWN: &[&str] = &["phone", "status", "carrier", "error_code", "from", "to", "limit", "cursor"];
     let given = Parameters::parse(query, KNOWN)?;
     Ok(ListDeliveries { size: given.size()?, after: given.after()?, ..given.filters()? })
 }
 
 /// The parameters of `GET /deliveries/stream`: what is followed, and after which position.
-pub(crate) fn stream(query: Option<&str>) -> Result<(ListDeliveries, Option<Position>), Refusal> {
+pub fn stream(query: Option<&str>) -> Result<(ListDeliveries, Option<Position>), Refusal> {
     const KNOWN: &[&str] = &["phone", "status", "carrier", "error_code", "from", "to", "last_event_id"];
     let given = Parameters::parse(query, KNOWN)?;
     let followed = given.filters()?;
@@ -65,13 +65,13 @@ pub(crate) fn stream(query: Option<&str>) -> Result<(ListDeliveries, Option<Posi
 }
 
 /// The parameters of `GET /quarantine`.
-pub(crate) fn list_quarantine(query: Option<&str>) -> Result<ListQuarantine, Refusal> {
+pub fn list_quarantine(query: Option<&str>) -> Result<ListQuarantine, Refusal> {
     let given = Parameters::parse(query, &["limit", "cursor"])?;
     Ok(ListQuarantine { size: given.size()?, after: given.after()? })
 }
 
 /// The parameters of `GET /stats`: the 24 hours before `to`, which is now, unless told.
-pub(crate) fn stats(query: Option<&str>, now: Timestamp) -> Result<StatsQuestion, Refusal> {
+pub fn stats(query: Option<&str>, now: Timestamp) -> Result<StatsQuestion, Refusal> {
     let given = Parameters::parse(query, &["from", "to", "by"])?;
     let to = given.read("to", time)?.unwrap_or(now);
     let from = given.read("from", time)?.unwrap_or_else(|| to.hours_before(HOURS_OF_STATS));

@@ -13,7 +13,7 @@ use crate::{provider, store::StoreError};
 
 /// Why a call was refused. No message holds a parameter's value: it may be a phone number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// No token, or not an active one.
     Unauthorized,
     /// Nothing is here; what, or where else to look.
@@ -103,7 +103,9 @@ impl Refusal {
         }
     }
 
-    pub(super) fn message(&self) -> Cow<'_, str> {
+    /// What is wrong and what to do, in a sentence.
+    #[must_use]
+    pub fn message(&self) -> Cow<'_, str> {
         let message = match self {
             Self::InvalidKey(problem) => {
                 return format!("the header `Idempotency-Key` is wrong: {problem}").into();

@@ -5,7 +5,7 @@
 use std::{
     convert::Infallible,
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -146,7 +146,7 @@ impl Server {
         let _ = stream.set_nodelay(true);
         let mut connection = Connection::new(stream, self.patience);
         let progress = connection.progress();
-        let result = progress.deadlines.watch(self.exchange(&mut connection, &progress)).await;
+        let result = progress.deadlines.watch(self.exchange(&mut connection, peer.ip(), &progress)).await;
         if let Err(error) = &result {
             tracing::debug!(%peer, %error, "a connection ended early");
         }
@@ -167,9 +167,10 @@ impl Server {
     async fn exchange(
         &self,
         connection: &mut Connection<TcpStream>,
+        peer: IpAddr,
         progress: &Arc<Progress>,
     ) -> hyper::Result<()> {
-        let service = service_fn(|request| answer(&self.site, progress, request));
+        let service = service_fn(|request| answer(&self.site, peer, progress, request));
         let mut exchange = pin!(
             http1::Builder::new()
                 .header_read_timeout(None)
@@ -194,6 +195,7 @@ impl Server {
 
 async fn answer(
     site: &Site,
+    peer: IpAddr,
     progress: &Arc<Progress>,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
@@ -202,7 +204,7 @@ async fn answer(
     let response = if chunked && progress.may_have_both_lengths() {
         both_lengths()
     } else {
-        site.answer(request, &progress.deadlines).await?
+        site.answer(request, peer, &progress.deadlines).await?
     };
     let closing = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
     if response.body().size_hint().exact().is_some() {

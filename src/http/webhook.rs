@@ -27,7 +27,7 @@ use super::{
     Options,
     answer::{closing, text},
     deadline::Deadlines,
-    observe::RequestId,
+    strangers::Problem,
 };
 use crate::{
     clock::Timestamp,
@@ -42,7 +42,6 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-nexo-signature");
 
 /// What is known of a request beside itself.
 pub struct Call<'a> {
-    pub(super) id: &'a RequestId,
     pub(super) deadlines: &'a Deadlines,
 }
 
@@ -127,10 +126,9 @@ impl Gate {
         match self.verify(&head.headers, body) {
             Ok(verified) => Ok(Request::from_parts(head, verified)),
             Err(problem) => {
-                let id = call.id.to_value();
-                let request_id = id.to_str().ok();
-                tracing::warn!(request_id, problem, "refused a webhook: bad signature");
-                Err((Fate::BadSignature, text(StatusCode::UNAUTHORIZED, "bad signature")))
+                let mut response = text(StatusCode::UNAUTHORIZED, "bad signature");
+                response.extensions_mut().insert(Problem(problem));
+                Err((Fate::BadSignature, response))
             }
         }
     }

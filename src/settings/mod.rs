@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use url::Url;
 
 use crate::{
@@ -291,7 +292,22 @@ fn http(layers: &Layers) -> Result<http::Options, SettingsError> {
         idle_timeout: layers.seconds("limits.idle_seconds", HOUR)?,
         write_timeout: layers.seconds("limits.write_seconds", HOUR)?,
         answer_timeout: layers.seconds("limits.answer_seconds", HOUR)?,
+        trusted_proxies: layers.text(
+            "server.trusted_proxies",
+            "none, or addresses or networks, separated by commas: 10.0.0.0/8, 192.0.2.7",
+            networks,
+        )?,
+        refused_per_address: layers.number("limits.refused_per_address", 0..=MOST_REFUSED)?,
+        refused_per_second: layers.number("limits.refused_per_second", 0..=MOST_REFUSED)?,
     })
+}
+
+/// The most refusals in a second that a limit may be.
+const MOST_REFUSED: u32 = 1_000_000;
+
+fn networks(text: &str) -> Option<Vec<IpNet>> {
+    let network = |text: &str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    if text == "none" { Some(Vec::new()) } else { text.split(',').map(str::trim).map(network).collect() }
 }
 
 fn body_bytes(layers: &Layers) -> Result<usize, SettingsError> {

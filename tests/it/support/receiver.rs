@@ -109,6 +109,9 @@ pub fn options(location: Location) -> Options {
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
             answer_timeout: Duration::from_secs(10),
+            trusted_proxies: Vec::new(),
+            refused_per_address: 0,
+            refused_per_second: 0,
         },
     }
 }
