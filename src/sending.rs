@@ -110,12 +110,13 @@ impl Sending {
     }
 
     async fn answer(self: &Arc<Self>, Request { key, phone, code }: Request) -> Answer {
-        let send = SendRecord {
-            key: key.unwrap_or_else(SendKey::fresh),
-            fingerprint: self.fingerprint(&phone, &code),
-            phone,
-            began_at: Timestamp::now(),
+        let began_at = match self.store.now().await {
+            Ok(now) => now,
+            Err(error) => return Answer { told: Told::NotOnRecord(error), again: false },
         };
+        let key = key.unwrap_or_else(SendKey::fresh);
+        let fingerprint = self.fingerprint(&phone, &code);
+        let send = SendRecord { key, fingerprint, phone, began_at };
         let patience = Instant::now() + self.lease;
         let again = |told| Answer { told, again: true };
         loop {
@@ -128,7 +129,7 @@ impl Sending {
                 Ok(Begun::Ended(SendOutcome::Refused(refusal))) => return again(Told::Refused(refusal)),
                 Ok(Begun::Ended(SendOutcome::Unclear)) => return again(Told::MayHaveBeenSent),
                 Ok(Begun::UnderWay(since)) => {
-                    if Timestamp::now().since(since) > self.lease || Instant::now() > patience {
+                    if began_at.since(since) > self.lease || Instant::now() > patience {
                         return again(Told::MayHaveBeenSent);
                     }
                     let _ = timeout(PAUSE, ended).await;

@@ -20,10 +20,9 @@ const EVERY: Duration = Duration::from_secs(60);
 pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
     let (mut noted, mut failing) = (Timestamp::EARLIEST, false);
     while !told_within(EVERY, &mut stop).await {
-        let due = Due::at(Timestamp::now(), noted);
-        match round(&*store, due, &mut stop).await {
-            Ok(true) => (noted, failing) = (due.until, false),
-            Ok(false) => return,
+        match all_due(&*store, noted, &mut stop).await {
+            Ok(Some(until)) => (noted, failing) = (until, false),
+            Ok(None) => return,
             Err(error) if failing => tracing::debug!(%error, "still no hour can be summed up"),
             Err(error) => {
                 tracing::warn!(%error, "an hour could not be summed up: statistics may be slow until it is");
@@ -31,6 +30,16 @@ pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
             }
         }
     }
+}
+
+/// Sums up all that is due by the clock that all replicas share; answers until when, unless it was told to stop.
+async fn all_due(
+    store: &dyn Store,
+    noted: Timestamp,
+    stop: &mut watch::Receiver<()>,
+) -> Result<Option<Timestamp>, StoreError> {
+    let due = Due::at(store.now().await?, noted);
+    Ok(round(store, due, stop).await?.then_some(due.until))
 }
 
 /// Sums up each hour that is due; answers whether it came to the end before it was told to stop.

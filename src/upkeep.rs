@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::{background::told_within, clock::Timestamp, store::Store};
+use crate::{
+    background::told_within,
+    store::{Store, StoreError},
+};
 
 /// After a round that found nothing more.
 const EVERY: Duration = Duration::from_secs(60);
@@ -18,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
     let mut pause = EVERY;
     while !told_within(pause, &mut stop).await {
-        pause = match store.forget(Timestamp::now()).await {
+        pause = match forget(&*store).await {
             Ok(0) => EVERY,
             Ok(forgotten) => {
                 tracing::debug!(forgotten, "what was kept long enough");
@@ -30,4 +33,8 @@ pub async fn run(store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
             }
         };
     }
+}
+
+async fn forget(store: &dyn Store) -> Result<u64, StoreError> {
+    store.forget(store.now().await?).await
 }

@@ -211,6 +211,9 @@ mod tests {
         async fn listen(&self, _: &str) -> Result<Box<dyn Notices>, StoreError> {
             unreachable!()
         }
+        async fn now(&self) -> Result<Timestamp, StoreError> {
+            unreachable!()
+        }
         async fn begin_send(&self, _: &SendRecord) -> Result<Begun, StoreError> {
             unreachable!()
         }

@@ -16,7 +16,8 @@
 //! change visible. Of several who sum up one hour only the last to claim it keeps its counts. A change that sets
 //! nothing back was of an hour over for less than `FRESH` by the clock of whoever made it: it is committed long
 //! before anybody's clock finds the hour over for `SETTLED`, unless clocks differ, or a commit takes, a quarter of an
-//! hour.
+//! hour. The clock is the database's, so that all replicas have one; where it is another machine's, it is read now and
+//! then and kept by what it was ahead of ours.
 
 use std::time::Duration;
 
@@ -56,9 +57,9 @@ impl Due {
     }
 }
 
-/// The hours to set back before deliveries that are listed at these times change, each once and in order.
-pub(super) fn to_set_back(listed: impl Iterator<Item = Timestamp>) -> Vec<Timestamp> {
-    let fresh = over_for(FRESH, Timestamp::now());
+/// The hours to set back before deliveries that are listed at these times change now, each once and in order.
+pub(super) fn to_set_back(listed: impl Iterator<Item = Timestamp>, now: Timestamp) -> Vec<Timestamp> {
+    let fresh = over_for(FRESH, now);
     let mut hours: Vec<_> = listed.filter(|time| *time < fresh).map(hour_of).collect();
     hours.sort_unstable();
     hours.dedup();
@@ -101,9 +102,10 @@ mod tests {
             "1969-12-31T23:00:00Z",
             "0001-01-01T00:59:00Z",
         ];
-        let later = Timestamp::from_micros(Timestamp::now().micros() + HOUR_MICROS).unwrap();
-        let times = times.map(at).into_iter().chain([later, Timestamp::now()]);
+        let now = Timestamp::now();
+        let later = Timestamp::from_micros(now.micros() + HOUR_MICROS).unwrap();
+        let times = times.map(at).into_iter().chain([later, now]);
         let hours = ["0001-01-01T00:00:00Z", "1969-12-31T23:00:00Z", "1970-01-01T00:00:00Z"].map(at);
-        assert_eq!(to_set_back(times), hours);
+        assert_eq!(to_set_back(times, now), hours);
     }
 }

@@ -108,6 +108,10 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Unavailable`] also where nobody can listen at all, behind pgbouncer.
     async fn listen(&self, who: &str) -> Result<Box<dyn Notices>, StoreError>;
 
+    /// What time it is by the clock that all replicas share, the database's. Whatever a key or a lease depends on goes by
+    /// it: a replica whose own clock is wrong would take another's away.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+
     /// Puts a send on record, durably, unless its key is known already; whoever is answered [`Begun::Now`], and nobody
     /// else, makes it.
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError>;
@@ -119,7 +123,7 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a turn of asking the provider, unless nothing is due or another replica has the turn; see [`polls`].
     async fn take_turn(&self, turn: &Turn) -> Result<Turned, StoreError>;
 
-    /// Deletes some of what is kept for a time only, where that time is over; answers how many of it.
+    /// Deletes some of what is kept for a time only, where that time is over by [`Store::now`]; answers how many of it.
     async fn forget(&self, now: Timestamp) -> Result<u64, StoreError>;
 
     /// Whether the database answers and holds every migration of this version. One that a newer version has added

@@ -46,6 +46,7 @@ impl Postgres {
 /// What is done in one transaction.
 struct Commit<'a> {
     step: Step<'a>,
+    begun: Timestamp,
     /// The hours to set back first, as far as its events tell.
     old_hours: Vec<Timestamp>,
     /// Whether it is noted what changes.
@@ -63,16 +64,17 @@ enum Step<'a> {
 
 impl Postgres {
     fn commit<'a>(&self, step: Step<'a>) -> Commit<'a> {
+        let begun = self.clock();
         let old_hours = match step {
             Step::Upsert(batch) | Step::Settle(batch, _) => {
-                to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()))
+                to_set_back(batch.events.iter().map(|event| event.event.told.listed_at()), begun)
             }
             Step::Release(understood) => {
                 let events = understood.iter().filter_map(Arrival::event);
-                to_set_back(events.map(|event| event.told.listed_at()))
+                to_set_back(events.map(|event| event.told.listed_at()), begun)
             }
         };
-        Commit { step, old_hours, noting: self.options.changes }
+        Commit { step, begun, old_hours, noting: self.options.changes }
     }
 }
 
@@ -130,7 +132,7 @@ impl Commit<'_> {
             settling.settle(rows::row(&row)?);
         }
         // Of an event that names another time than the one that its delivery is listed at.
-        let more: Vec<_> = to_set_back(listed.into_iter())
+        let more: Vec<_> = to_set_back(listed.into_iter(), self.begun)
             .into_iter()
             .filter(|hour| !self.old_hours.contains(hour))
             .collect();

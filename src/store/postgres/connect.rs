@@ -8,8 +8,8 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Options, Postgres, meaning};
-use crate::store::StoreError;
+use super::{Options, Postgres, meaning, rows};
+use crate::{clock::Timestamp, store::StoreError};
 
 /// Connections for questions leave after this long, so that they find a server that took over.
 const READER_LIFETIME: Duration = Duration::from_secs(600);
@@ -20,7 +20,8 @@ const READER_IDLE: Duration = Duration::from_secs(60);
 const SETTINGS: &str = "SELECT current_setting('synchronous_commit', true) AS synchronous_commit,
     current_setting('transaction_read_only', true) AS read_only,
     current_setting('fsync', true) AS fsync,
-    current_setting('full_page_writes', true) AS full_page_writes";
+    current_setting('full_page_writes', true) AS full_page_writes,
+    clock_timestamp() AS now";
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) AS synchronous_commit";
 
@@ -77,6 +78,9 @@ impl Postgres {
     pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let mut connection = self.connect().await?;
         let settings = self.in_time(sqlx::raw_sql(SETTINGS).fetch_one(&mut connection)).await?;
+        if let Ok(now) = rows::time(&settings, "now") {
+            self.set_clock(now);
+        }
         let is = |name: &str, value: &str| {
             settings.try_get::<Option<String>, _>(name).is_ok_and(|found| found.as_deref() == Some(value))
         };
@@ -97,6 +101,17 @@ impl Postgres {
             self.in_time(sqlx::query(TIMEOUTS).bind(limit).execute(&mut connection)).await?;
         }
         Ok(connection)
+    }
+
+    /// What time it is by the database's clock, as far as ours has kept pace since that was last read.
+    pub(super) fn clock(&self) -> Timestamp {
+        let now = Timestamp::now();
+        Timestamp::from_micros(now.micros() + self.ahead.load(Ordering::Relaxed)).unwrap_or(now)
+    }
+
+    /// Notes what the database's clock says now.
+    pub(super) fn set_clock(&self, theirs: Timestamp) {
+        self.ahead.store(theirs.micros() - Timestamp::now().micros(), Ordering::Relaxed);
     }
 
     /// Begins a transaction.

@@ -18,7 +18,10 @@ mod statements;
 mod stats;
 mod write;
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{Connection, PgPool, error::DatabaseError, postgres::PgConnectOptions};
@@ -74,6 +77,8 @@ pub struct Postgres {
     readers: PgPool,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
+    /// How far the database's clock is ahead of ours, in microseconds, as of when it was last read.
+    ahead: AtomicI64,
 }
 
 impl Postgres {
@@ -90,6 +95,7 @@ impl Postgres {
             writers: Default::default(),
             aside: Default::default(),
             warned: AtomicBool::new(false),
+            ahead: AtomicI64::new(0),
         };
         let writer = store.connect_writer().await?;
         *store.writers[0].lock().await = Some(writer);
@@ -166,6 +172,10 @@ impl Store for Postgres {
 
     async fn listen(&self, who: &str) -> Result<Box<dyn Notices>, StoreError> {
         self.open_listener(who).await
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read_now().await
     }
 
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {

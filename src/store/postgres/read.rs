@@ -23,6 +23,14 @@ impl Postgres {
         self.ask_once(question, false, deadline).await.map_err(meaning)
     }
 
+    /// See [`crate::store::Store::now`].
+    pub(super) async fn read_now(&self) -> Result<Timestamp, StoreError> {
+        let rows = self.ask(QueryBuilder::new("SELECT clock_timestamp() AS now")).await?;
+        let now = rows::time(&rows[0], "now").map_err(meaning)?;
+        self.set_clock(now);
+        Ok(now)
+    }
+
     /// Asks for what has a key, by a plan that is kept; by a new one if a migration has overtaken that.
     async fn look_up(
         &self,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     batch::{Batch, FoldedEvent, Outcome},
+    clock::Timestamp,
     delivery::DeliveryId,
     event::Arrival,
     store::{
@@ -77,7 +78,11 @@ async fn insert(connection: &mut SqliteConnection, batch: &Batch) -> Result<Comm
     let mut leaders: Vec<_> = batch.leaders().collect();
     let known = known(connection, &leaders).await?;
     leaders.retain(|leader| !known.contains(leader.id()));
-    set_back(connection, &to_set_back(leaders.iter().map(|row| row.event.told.listed_at()))).await?;
+    set_back(
+        connection,
+        &to_set_back(leaders.iter().map(|row| row.event.told.listed_at()), Timestamp::now()),
+    )
+    .await?;
     for rows in chunks(&leaders) {
         bind_rows(rows).execute(&mut *connection).await?;
     }
@@ -126,7 +131,7 @@ async fn settle<'a>(
         listed.push(rows::time(&row, "listed_at")?);
         settling.settle(rows::row(&row)?);
     }
-    set_back(connection, &to_set_back(listed.into_iter())).await?;
+    set_back(connection, &to_set_back(listed.into_iter(), Timestamp::now())).await?;
     let mut kept = Vec::new();
     for events in chunks(&settling.older()) {
         kept.extend(upsert_older(events).build().fetch_all(&mut *connection).await?);

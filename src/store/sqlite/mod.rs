@@ -161,6 +161,10 @@ impl Store for Sqlite {
         Ok(Box::new(changes::Silence))
     }
 
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.read_now().await
+    }
+
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {
         self.write_send(send).await
     }

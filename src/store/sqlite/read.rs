@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Sqlite, meaning, rows};
 use crate::{
+    clock::Timestamp,
     delivery::{Delivery, DeliveryId, Status},
     store::{
         Evidence, Quarantined, StoreError,
@@ -15,6 +16,11 @@ use crate::{
 };
 
 impl Sqlite {
+    /// See [`crate::store::Store::now`]: the database has its machine's, and so have we.
+    pub(super) async fn read_now(&self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::now())
+    }
+
     /// Asks one question, within the time for it.
     pub(super) async fn ask(&self, question: QueryBuilder<Db>) -> Result<Vec<SqliteRow>, StoreError> {
         self.ask_within(self.options.read_timeout, question).await
