@@ -22,7 +22,7 @@ use url::Url;
 use crate::support::{
     database::{Database, on_each_store},
     http::Client,
-    process::Process,
+    process::{Process, Setup},
     provider::WEBHOOK_SECRET,
     receiver::Receiver,
     wire::PATIENCE,
@@ -272,7 +272,10 @@ async fn a_killed_replicas_share_is_taken_over_and_nothing_is_asked_for_twice_wi
         ("RECONCILE_AFTER_SECONDS", AFTER.as_secs().to_string()),
         ("RECONCILE_CALLS_PER_SECOND", CEILING.to_string()),
     ];
-    let [stays, killed] = [(); 2].map(|()| Process::serve_with(&database, &settings));
+    let [stays, killed] = [(); 2].map(|()| {
+        let setup = Setup { environment: settings.to_vec(), ..Setup::default() };
+        Process::serve_with(&database.environment(), setup)
+    });
     send(&Client::new(stays.address), COUNT).await;
     let deadline = Instant::now() + PATIENCE;
     while polls(&sandbox).len() < COUNT / 4 {

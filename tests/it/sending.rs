@@ -25,9 +25,10 @@ use crate::support::{
     database::{Database, on_each_store},
     guide::send_otp,
     http::{API_TOKEN, Answer, Client},
-    process::Process,
+    process::{Process, Setup},
     provider::{WEBHOOK_SECRET, event},
     receiver::Receiver,
+    until::until,
     wire::PATIENCE,
 };
 
@@ -393,8 +394,11 @@ async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
         // After the kill, so long and ten seconds more until one under way is given up.
         ("PROVIDER_CALL_SECONDS", "1".to_owned()),
     ];
-    let start = || Process::serve_with(&database, &settings);
-    let (stays, killed) = (start(), start());
+    let start = |port| {
+        let setup = Setup { environment: settings.to_vec(), port, ..Setup::default() };
+        Process::serve_with(&database.environment(), setup)
+    };
+    let (stays, killed) = (start(0), start(0));
     let port = killed.address.port();
     let clients = Arc::new([Client::new(stays.address), Client::new(killed.address)]);
     let mut callers = JoinSet::new();
@@ -420,7 +424,7 @@ async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
     }
     until(async || database.number("SELECT count(*) FROM sends").await > 300).await;
     killed.kill();
-    let again = Process::serve_with(&database, &[&settings[..], &[("PORT", port.to_string())]].concat());
+    let again = start(port);
     assert_eq!(again.address.port(), port);
 
     let mut answers = std::collections::BTreeMap::<usize, Vec<(u16, String)>>::new();
@@ -441,11 +445,4 @@ async fn a_thousand_keys_are_a_thousand_calls_though_a_replica_is_killed() {
     assert_eq!(i64::try_from(may_have_been).unwrap(), unclear);
     assert!(calls <= SENDS as i64 && calls >= SENDS as i64 - unclear, "{calls} calls, {unclear} unclear");
     assert!(unclear <= 16, "only those under way");
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "it does not come true");
-    }
 }

@@ -17,7 +17,10 @@ use proptest::{
 use tokio::runtime::Handle;
 
 use super::{DELIVERED, Told, after, id, keep};
-use crate::support::database::{Database, on_each_store};
+use crate::support::{
+    database::{Database, on_each_store},
+    rounds,
+};
 
 on_each_store! { any_sequence_in_any_batches_gives_what_merge_gives }
 
@@ -63,7 +66,11 @@ async fn any_sequence_in_any_batches_gives_what_merge_gives(database: Database) 
     let handle = Handle::current();
     let database = Arc::new(database);
     tokio::task::spawn_blocking(move || {
-        let config = Config { cases: 48, failure_persistence: None, ..Config::default() };
+        let config = Config {
+            cases: u32::try_from(rounds(48)).unwrap(),
+            failure_persistence: None,
+            ..Config::default()
+        };
         TestRunner::new(config)
             .run(&batches(), |batches| {
                 handle.block_on(compare(&database, &replicas, batches));

@@ -7,6 +7,7 @@ mod merging;
 mod polls;
 mod postgres;
 mod quarantine;
+mod releases;
 mod schema;
 mod sends;
 mod sqlite;

@@ -1,74 +1,215 @@
-//! A Postgres server of one test's own, to be crashed and started again.
+//! Postgres servers of one test's own, to be crashed, started again and taken over from.
 
 use std::{
-    net::TcpListener,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    sync::atomic::{AtomicI32, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
 
 use nexo_receiver::{
     secret::Secret,
     store::{open::Location, postgres},
 };
+use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tempfile::TempDir;
 
-use super::database::given;
+use super::{database::given, process::free_port, wire::PATIENCE};
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It ends all its processes at once, and has to recover when it is started.
+    Immediate,
+    /// All its processes are killed.
+    AllKilled,
+    /// One that serves a connection is killed; the others end, and it recovers by itself.
+    OneServerProcess,
+}
 
 /// A server, durable as a new one is by default; stopped and removed when dropped.
 pub struct Cluster {
     folder: TempDir,
+    data: PathBuf,
     binaries: PathBuf,
     /// Whom Postgres must run as, when that is not the present user.
     user: Option<String>,
     port: u16,
+    /// The first of its processes: its file may lie on a disk that can't be read any more.
+    postmaster: AtomicI32,
 }
 
 impl Cluster {
+    /// A new server, with a folder of its own.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("nexo-receiver-cluster").tempdir_in("/tmp").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let user = Some(given("PG_USER")).filter(|user| !user.is_empty());
-        if let Some(user) = &user {
-            run(Command::new("chown").arg(user).arg(folder.path()));
+        Self::start_in(None)
+    }
+
+    /// Likewise, with its data in a given folder.
+    pub fn start_in(data: Option<&Path>) -> Self {
+        let cluster = Self::new(data);
+        if let Some(data) = data {
+            cluster.give(data);
         }
-        let cluster = Self { folder, binaries: given("PG_BIN").into(), user, port };
-        run(cluster.command("initdb").args([
-            "--username=postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-        ]));
-        cluster.restart();
+        run(cluster.command("initdb").args(["--username=postgres", "--auth=trust", "--encoding=UTF8"]));
+        cluster.boot();
         cluster
     }
 
-    /// Ends the server as a crash of it would: nothing is finished, and it has to recover.
-    pub fn crash(&self) {
+    /// A server that follows this one, and waits to take over.
+    pub fn standby(&self) -> Self {
+        let standby = Self::new(None);
+        let port = self.port.to_string();
+        run(standby.command("pg_basebackup").args([
+            "-h127.0.0.1",
+            "-p",
+            &port,
+            "-Upostgres",
+            "-R",
+            "-cfast",
+        ]));
+        standby.boot();
+        standby
+    }
+
+    fn new(data: Option<&Path>) -> Self {
+        let folder = tempfile::Builder::new().prefix("nexo-receiver-cluster").tempdir_in("/tmp").unwrap();
+        let data = data.map_or_else(|| folder.path().join("data"), Path::to_owned);
+        let user = Some(given("PG_USER")).filter(|user| !user.is_empty());
+        let cluster = Self {
+            folder,
+            data,
+            binaries: given("PG_BIN").into(),
+            user,
+            port: free_port(),
+            postmaster: AtomicI32::new(0),
+        };
+        cluster.give(cluster.folder.path());
+        cluster
+    }
+
+    /// Makes a folder the server's.
+    pub fn give(&self, folder: &Path) {
+        if let Some(user) = &self.user {
+            run(Command::new("chown").arg(format!("{user}:")).arg(folder));
+        }
+    }
+
+    /// Ends the server, and starts it again.
+    pub fn crash(&self, death: Death) {
+        match death {
+            Death::Immediate => self.stop(),
+            Death::AllKilled => self.kill(),
+            Death::OneServerProcess => {
+                let serving = |pid: &Pid| {
+                    let line = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+                    line.is_ok_and(|line| line.contains("127.0.0.1("))
+                };
+                if let Some(pid) = self.children().into_iter().find(serving) {
+                    let _ = kill_process(pid, Signal::KILL);
+                }
+                return;
+            }
+        }
+        self.boot();
+    }
+
+    /// Ends it at once, so that it has to recover.
+    pub fn stop(&self) {
         run(self.command("pg_ctl").args(["stop", "--mode=immediate", "--wait"]));
     }
 
-    /// Starts the server.
-    pub fn restart(&self) {
+    /// Kills all its processes, the first one first.
+    pub fn kill(&self) {
+        let children = self.children();
+        for pid in std::iter::once(self.postmaster()).chain(children) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    /// Starts it; again and again while processes of its last life still end.
+    pub fn boot(&self) {
         let folder = self.folder.path().display();
         let options =
             format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}", self.port);
         let log = self.folder.path().join("log");
-        run(self.command("pg_ctl").args(["start", "--wait", "--options", &options, "--log"]).arg(log));
+        let start = || {
+            let mut command = self.command("pg_ctl");
+            command.args(["start", "--wait", "--options", &options, "--log"]).arg(&log);
+            command.stderr(Stdio::null()).status().expect("pg_ctl starts").success()
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !start() {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{said}");
+            thread::yield_now();
+        }
+        let file = fs::read_to_string(self.data.join("postmaster.pid")).expect("it runs");
+        let pid = file.lines().next().and_then(|line| line.parse().ok()).expect("a process's id");
+        self.postmaster.store(pid, Ordering::Relaxed);
+    }
+
+    /// Takes over from the server that it follows; commits wait for nobody else from then on.
+    pub async fn promote(&self) {
+        self.execute("ALTER SYSTEM RESET synchronous_standby_names").await;
+        run(self.command("pg_ctl").args(["promote", "--wait"]));
+    }
+
+    /// Commits wait from now on until a standby has them.
+    pub async fn wait_for_standbys(&self) {
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        self.execute("SELECT pg_reload_conf()").await;
+        let sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        super::until::until(async || self.number(sync).await == 1).await;
+    }
+
+    /// Runs statements.
+    pub async fn execute(&self, sql: &str) {
+        self.try_execute(sql).await.unwrap();
+    }
+
+    /// Runs statements, if it can.
+    pub async fn try_execute(&self, sql: &str) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await?;
+        // One by one: some may not stand in a transaction.
+        for sql in sql.split(';').filter(|sql| !sql.trim().is_empty()) {
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+        }
+        connection.close().await
+    }
+
+    /// One whole number.
+    pub async fn number(&self, sql: &str) -> i64 {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap().get(0)
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where a service finds it.
     pub fn location(&self) -> Location {
-        Location::Postgres(postgres::Options {
-            url: Secret::new(format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)),
-            pgbouncer: false,
-            migration_lock: true,
-            changes: true,
-            read_connections: 4,
-            connect_timeout: Duration::from_secs(2),
-            commit_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(5),
-        })
+        location(&self.url("postgres"))
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn postmaster(&self) -> Pid {
+        Pid::from_raw(self.postmaster.load(Ordering::Relaxed)).expect("it was started")
+    }
+
+    fn children(&self) -> Vec<Pid> {
+        let pid = self.postmaster().as_raw_nonzero();
+        let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).filter_map(Pid::from_raw).collect()
     }
 
     fn command(&self, program: &str) -> Command {
@@ -77,19 +218,30 @@ impl Cluster {
             None => Command::new(program),
             Some(user) => as_user(user, &program),
         };
-        command.arg("--pgdata").arg(self.folder.path().join("data")).current_dir("/").stdout(Stdio::null());
+        command.arg("--pgdata").arg(&self.data).current_dir("/").stdout(Stdio::null());
         command
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let _ = self
-            .command("pg_ctl")
-            .args(["stop", "--mode=immediate", "--wait"])
-            .stderr(Stdio::null())
-            .status();
+        let mut stop = self.command("pg_ctl");
+        let _ = stop.args(["stop", "--mode=immediate", "--wait"]).stderr(Stdio::null()).status();
     }
+}
+
+/// A Postgres, for a service that soon gives up waiting for it.
+pub fn location(url: &str) -> Location {
+    Location::Postgres(postgres::Options {
+        url: Secret::new(url.to_owned()),
+        pgbouncer: false,
+        migration_lock: true,
+        changes: true,
+        read_connections: 4,
+        connect_timeout: Duration::from_secs(2),
+        commit_timeout: Duration::from_secs(5),
+        read_timeout: Duration::from_secs(5),
+    })
 }
 
 fn as_user(user: &str, program: &Path) -> Command {
@@ -98,7 +250,8 @@ fn as_user(user: &str, program: &Path) -> Command {
     command
 }
 
-fn run(command: &mut Command) {
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) {
     let output = command.stderr(Stdio::piped()).output().expect("the program starts");
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -1,7 +1,7 @@
 //! A fresh database for each test, on each store.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -102,13 +102,18 @@ impl Database {
                 }
                 None => self.postgres_options(),
             }),
-            Place::Sqlite { folder } => Location::Sqlite(sqlite::Options {
-                folder: folder.path().to_owned(),
-                read_connections: 4,
-                commit_timeout: PATIENCE,
-                read_timeout: PATIENCE,
-            }),
+            Place::Sqlite { folder } => Self::sqlite_in(folder.path()),
         }
+    }
+
+    /// A store in a folder of any other kind.
+    pub fn sqlite_in(folder: &Path) -> Location {
+        Location::Sqlite(sqlite::Options {
+            folder: folder.to_owned(),
+            read_connections: 4,
+            commit_timeout: PATIENCE,
+            read_timeout: PATIENCE,
+        })
     }
 
     /// Whether it is a Postgres.
@@ -173,6 +178,28 @@ impl Database {
             Place::Sqlite { .. } => {
                 sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut self.sqlite().await).await.unwrap().get(0)
             }
+        }
+    }
+
+    /// All that it holds, as bytes, for a search.
+    pub async fn everything(&self) -> Vec<u8> {
+        match &self.place {
+            Place::Postgres { server, name } => {
+                let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
+                let tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'";
+                let mut all = Vec::new();
+                for table in sqlx::query(tables).fetch_all(&mut connection).await.unwrap() {
+                    let table: String = table.get(0);
+                    // Bytes as text, where they are one: their hex digits are searched for too.
+                    let rows = format!("SELECT t::text FROM {table} AS t");
+                    for row in sqlx::query(AssertSqlSafe(rows)).fetch_all(&mut connection).await.unwrap() {
+                        all.extend(row.get::<String, _>(0).into_bytes());
+                        all.push(b'\n');
+                    }
+                }
+                all
+            }
+            Place::Sqlite { .. } => std::fs::read(self.sqlite_file()).unwrap(),
         }
     }
 

@@ -1,76 +1,29 @@
-//! Distinct signed events over many connections, and a record of which were answered 200.
+//! Signed events over many connections, some of them twice, and a record of what was answered.
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
-use nexo_receiver::{delivery::DeliveryId, store::Store};
-use tokio::{task::JoinSet, time::timeout};
+use fastrand::Rng;
+use tokio::task::JoinSet;
 
-use super::{provider::event, sender::Sender, wire::PATIENCE};
+use super::{ledger::Ledger, provider::event, sender::Sender, until::look_again};
 
-/// What was answered, by all senders together.
-#[derive(Default)]
-pub struct Ledger {
-    acknowledged: Mutex<Vec<String>>,
-    answers: [AtomicUsize; 2],
-    ended: AtomicBool,
-}
-
-impl Ledger {
-    /// The ids whose event was answered 200.
-    pub fn acknowledged(&self) -> Vec<String> {
-        self.acknowledged.lock().unwrap().clone()
-    }
-
-    /// How many were answered 503.
-    pub fn refused(&self) -> usize {
-        self.answers[1].load(Ordering::Relaxed)
-    }
-
-    /// How many were answered 200.
-    pub fn kept(&self) -> usize {
-        self.answers[0].load(Ordering::Relaxed)
-    }
-
-    /// Waits until something has been counted.
-    pub async fn until(&self, enough: impl Fn(&Self) -> bool) {
-        let wait = async {
-            while !enough(self) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("200: {}, 503: {}", self.kept(), self.refused()));
-    }
-
-    /// Every event that was answered 200 is in the store; the first that is not is named.
-    pub async fn holds_in(&self, store: &dyn Store) {
-        for id in self.acknowledged() {
-            let known = store.delivery(&DeliveryId::parse(id.clone()).unwrap()).await.unwrap();
-            assert!(known.is_some(), "{id} was answered 200 and is lost");
-        }
-    }
-}
-
-/// Senders that go on until they are told to stop or nobody listens any more.
+/// Senders that go on until they are told to stop; one whose connection breaks opens another one.
 pub struct Load {
     pub ledger: Arc<Ledger>,
     senders: JoinSet<()>,
 }
 
 impl Load {
-    /// Starts `connections` senders; ids begin with `prefix`.
-    pub fn start(address: SocketAddr, connections: usize, prefix: &str) -> Self {
+    /// Starts `connections` senders to all of these in turn.
+    pub fn start(addresses: &[SocketAddr], connections: usize, seed: u64) -> Self {
         let ledger = Arc::<Ledger>::default();
         let mut senders = JoinSet::new();
-        for connection in 0..connections {
-            senders.spawn(send(address, format!("{prefix}-{connection}"), Arc::clone(&ledger)));
+        let mut rng = Rng::with_seed(seed);
+        for address in addresses.iter().cycle().take(connections) {
+            senders.spawn(send(*address, rng.fork(), Arc::clone(&ledger)));
         }
         Self { ledger, senders }
     }
@@ -83,24 +36,26 @@ impl Load {
     }
 }
 
-async fn send(address: SocketAddr, prefix: String, ledger: Arc<Ledger>) {
-    let Ok(mut sender) = Sender::try_connect(address).await else { return };
-    for n in 0.. {
-        if ledger.ended.load(Ordering::Relaxed) {
-            return;
-        }
-        let id = format!("{prefix}-{n}");
-        match sender.try_post(&event(&id, "delivered")).await {
-            Ok(reply) if reply.status == 200 => {
-                ledger.acknowledged.lock().unwrap().push(id);
-                ledger.answers[0].fetch_add(1, Ordering::Relaxed);
+async fn send(address: SocketAddr, mut rng: Rng, ledger: Arc<Ledger>) {
+    while !ledger.ended.load(Ordering::Relaxed) {
+        let Ok(mut sender) = Sender::try_connect(address).await else {
+            look_again().await;
+            continue;
+        };
+        while !ledger.ended.load(Ordering::Relaxed) {
+            let next = ledger.next(&mut rng);
+            match sender.try_post(&event(&next.0, next.1)).await {
+                Ok(reply) if reply.status == 200 => ledger.keep(&next),
+                Ok(reply) => {
+                    assert_eq!(reply.status, 503, "{}", reply.text);
+                    assert_eq!(reply.header("retry-after"), "1");
+                    ledger.refuse();
+                }
+                Err(_) => {
+                    ledger.miss();
+                    break;
+                }
             }
-            Ok(reply) => {
-                assert_eq!(reply.status, 503, "{}", reply.text);
-                assert_eq!(reply.header("retry-after"), "1");
-                ledger.answers[1].fetch_add(1, Ordering::Relaxed);
-            }
-            Err(_) => return,
         }
     }
 }

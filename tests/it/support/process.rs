@@ -1,14 +1,31 @@
 //! The built binary as a process of its own, which can be killed.
 
 use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
+    ffi::OsString,
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{database::Database, http::API_TOKEN, provider::WEBHOOK_SECRET};
+use super::{
+    database::Database, http::API_TOKEN, provider::WEBHOOK_SECRET, until::look_again, wire::PATIENCE,
+};
+
+/// How the binary is started.
+#[derive(Default)]
+pub struct Setup {
+    /// A command that starts the one that follows it, such as `strace`; the process's id has to be the binary's.
+    pub wrapper: Vec<OsString>,
+    /// More of an environment.
+    pub environment: Vec<(&'static str, String)>,
+    /// Where it listens; 0 for a free port.
+    pub port: u16,
+    /// Where the log goes, and what it says on standard error.
+    pub log: Option<File>,
+}
 
 /// A running `serve`; killed when dropped.
 pub struct Process {
@@ -19,30 +36,42 @@ pub struct Process {
 impl Process {
     /// Starts on a free port, and returns once the log's first line has said which.
     pub fn serve(database: &Database) -> Self {
-        Self::serve_with(database, &[])
+        Self::serve_with(&database.environment(), Setup::default())
     }
 
-    /// Likewise, with more of an environment.
-    pub fn serve_with(database: &Database, environment: &[(&str, String)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
-            .arg("serve")
-            .env_clear()
-            .envs(database.environment())
-            .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN), ("PORT", "0")])
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+    /// Likewise, on any store.
+    pub fn serve_with(store: &[(&'static str, String)], setup: Setup) -> Self {
+        Self::try_serve_with(store, setup).unwrap_or_else(|status| panic!("it does not start: {status}"))
+    }
+
+    /// Likewise; how it ended, if it did before it listened.
+    pub fn try_serve_with(store: &[(&'static str, String)], setup: Setup) -> Result<Self, ExitStatus> {
+        let (mut child, copy) = spawn(store, setup);
         let mut log = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut first = String::new();
         log.read_line(&mut first).expect("a first line");
         let address = first
             .split_once("http://")
-            .and_then(|(_, rest)| rest.split(['"', '\n', ' ']).next()?.parse().ok())
-            .unwrap_or_else(|| panic!("the first line names the address: {first}"));
-        // The rest is read and dropped, or the process would block on a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+            .and_then(|(_, rest)| rest.split(['"', '\n', ' ']).next()?.parse().ok());
+        follow(log, copy, first);
+        match address {
+            Some(address) => Ok(Self { child, address }),
+            None => Err(child.wait().expect("it ends")),
+        }
+    }
+
+    /// Starts at a given port and returns at once, so that it can be killed at any time.
+    pub fn begin(store: &[(&'static str, String)], setup: Setup) -> Self {
+        let address = ([127, 0, 0, 1], setup.port).into();
+        let (mut child, copy) = spawn(store, setup);
+        let log = BufReader::new(child.stdout.take().expect("it is piped"));
+        follow(log, copy, String::new());
         Self { child, address }
+    }
+
+    /// The process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// SIGKILL: no time to finish anything.
@@ -56,6 +85,74 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         self.child.wait().expect("it ends")
     }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
+    }
+
+    /// How it ended by itself.
+    pub async fn until_ended(&mut self) -> ExitStatus {
+        let wait = async {
+            loop {
+                match self.ended() {
+                    Some(status) => break status,
+                    None => look_again().await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it ends in time")
+    }
+
+    /// Memory in use, in bytes.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs").count()
+    }
+}
+
+fn spawn(store: &[(&'static str, String)], setup: Setup) -> (Child, Option<File>) {
+    let mut words = setup.wrapper;
+    words.extend([env!("CARGO_BIN_EXE_nexo-receiver").into(), "serve".into()]);
+    let errors = match &setup.log {
+        Some(log) => Stdio::from(log.try_clone().expect("a file")),
+        None => Stdio::inherit(),
+    };
+    let child = Command::new(&words[0])
+        .args(&words[1..])
+        .env_clear()
+        .envs(store.iter().map(|(name, value)| (name, value)))
+        .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN)])
+        .env("PORT", setup.port.to_string())
+        .envs(setup.environment)
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{:?}: {error}", words[0]));
+    (child, setup.log)
+}
+
+/// Reads the log on, or the process would block on a full pipe; keeps it where that is asked for.
+fn follow(mut log: BufReader<std::process::ChildStdout>, copy: Option<File>, first: String) {
+    std::thread::spawn(move || match copy {
+        Some(mut copy) => {
+            let _ = copy.write_all(first.as_bytes());
+            std::io::copy(&mut log, &mut copy)
+        }
+        None => std::io::copy(&mut log, &mut std::io::sink()),
+    });
+}
+
+/// A port that nobody listens at, below those that the kernel gives out.
+pub fn free_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(10_000..20_000)).find(free).expect("there are ports")
 }
 
 impl Drop for Process {

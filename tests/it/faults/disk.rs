@@ -1,0 +1,121 @@
+//! The disk is full and has room again: 503 meanwhile, 200 within two seconds, nothing lost. And the power goes: what was
+//! answered 200 is on the disk.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use nexo_receiver::store::open::{Location, open};
+
+use super::{judge, rounds, seed};
+use crate::support::{
+    cluster::{Cluster, location},
+    database::Database,
+    load::Load,
+    mount::Mount,
+    process::{Process, Setup, free_port},
+    receiver::{Receiver, options},
+    until::any_moment,
+};
+
+const CONNECTIONS: usize = 16;
+const ROOM: u64 = 24 << 20;
+
+/// From when there is room until the next 200.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+
+async fn filled_and_freed(mount: &Mount, location: Location) {
+    let rounds = rounds(2);
+    let receiver = Receiver::start_at(options(location.clone())).await;
+    let load = Load::start(&[receiver.address()], CONNECTIONS, seed());
+    let mut longest = Duration::ZERO;
+    for _ in 0..rounds {
+        load.ledger.until_more(20).await;
+        let filler = mount.fill();
+        let refused = load.ledger.refused();
+        load.ledger.until(|ledger| ledger.refused() >= refused + 200).await;
+        assert!(filler.bytes() > 1 << 20, "the store itself has taken the room");
+        drop(filler);
+        let freed = Instant::now();
+        load.ledger.until_more(1).await;
+        longest = longest.max(freed.elapsed());
+    }
+    let ledger = load.stop().await;
+    assert!(longest < BACK_WITHIN, "{longest:?}");
+    let what = format!("{rounds} full disks, 200 again {longest:?} after each at the latest");
+    judge(&what, &ledger, &*open(&location).await.unwrap()).await;
+    receiver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_on_a_full_disk_refuses_and_comes_back() {
+    let mount = Mount::in_memory(ROOM);
+    filled_and_freed(&mount, Database::sqlite_in(&mount.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_on_a_full_disk_refuses_and_comes_back() {
+    let mount = Mount::in_memory(ROOM);
+    let cluster = Cluster::start();
+    let tables = mount.path().join("tables");
+    std::fs::create_dir(&tables).unwrap();
+    cluster.give(&tables);
+    let make = format!(
+        "CREATE TABLESPACE small LOCATION '{}'; CREATE DATABASE small TABLESPACE small",
+        tables.display()
+    );
+    cluster.execute(&make).await;
+    filled_and_freed(&mount, location(&cluster.url("small"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sqlite_answered_200_is_there_after_the_power_went() {
+    let (rounds, seed) = (rounds(5), seed());
+    let mut rng = Rng::with_seed(seed);
+    let mount = Mount::on_loop(256 << 20);
+    let store = [("DATA_DIR", mount.path().join("data").to_str().unwrap().to_owned())];
+    for round in 0..rounds {
+        let process = Process::begin(&store, Setup { port: free_port(), ..Setup::default() });
+        let load = Load::start(&[process.address], CONNECTIONS, seed + round as u64);
+        load.ledger.until_more(20).await;
+        any_moment(&mut rng, Duration::from_millis(200)).await;
+        mount.cut();
+        process.kill();
+        let ledger = load.stop().await;
+        mount.detach();
+        mount.attach();
+        let there = open(&Database::sqlite_in(&mount.path().join("data"))).await.unwrap();
+        judge(&format!("power cut {round}, seed {seed}"), &ledger, &*there).await;
+        there.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgres_answered_200_is_there_after_the_power_went() {
+    let (rounds, seed) = (rounds(3), seed());
+    let mut rng = Rng::with_seed(seed);
+    let mount = Mount::on_loop(512 << 20);
+    let data = mount.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let cluster = Cluster::start_in(Some(&data));
+    let store = [("DATABASE_URL", cluster.url("postgres"))];
+    for round in 0..rounds {
+        let process = Process::begin(&store, Setup { port: free_port(), ..Setup::default() });
+        let load = Load::start(&[process.address], CONNECTIONS, seed + round as u64);
+        load.ledger.until_more(20).await;
+        any_moment(&mut rng, Duration::from_millis(200)).await;
+        mount.cut();
+        process.kill();
+        let ledger = load.stop().await;
+        cluster.kill();
+        crate::support::until::until(async || mount.try_detach()).await;
+        mount.attach();
+        cluster.boot();
+        judge(
+            &format!("power cut {round}, seed {seed}"),
+            &ledger,
+            &*open(&cluster.location()).await.unwrap(),
+        )
+        .await;
+    }
+    drop(cluster);
+}

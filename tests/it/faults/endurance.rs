@@ -1,0 +1,66 @@
+//! The same load for a long time: memory, descriptors and the store's log stay as they are. Its rounds are seconds.
+
+use std::time::{Duration, Instant};
+
+use nexo_receiver::{
+    flood::{self, Amount, Plan, target::Target},
+    secret::Secret,
+    signature::SigningKey,
+};
+
+use super::rounds;
+use crate::support::{
+    database::{Database, on_each_store},
+    process::Process,
+    provider::WEBHOOK_SECRET,
+    until::look_again,
+};
+
+on_each_store! { a_steady_load_leaves_memory_and_descriptors_as_they_are }
+
+const RATE: u32 = 1_000;
+const LONGEST_LOG: u64 = 64 << 20;
+
+async fn a_steady_load_leaves_memory_and_descriptors_as_they_are(database: Database) {
+    let time = Duration::from_secs(rounds(10) as u64);
+    let process = Process::serve(&database);
+    let plan = Plan {
+        target: Target::parse(&format!("http://{}/webhooks/nexo", process.address)).unwrap(),
+        connections: 32,
+        amount: Amount::Duration(time),
+        rate: Some(RATE.try_into().unwrap()),
+        duplicates: 5,
+        fixed: false,
+    };
+    let key = SigningKey::from_secret(&Secret::new(WEBHOOK_SECRET.into()));
+    let (started, mut samples, mut longest_log) = (Instant::now(), Vec::new(), 0);
+    let load =
+        tokio::spawn(async move { flood::run(plan, key, std::future::pending(), |_| {}).await.unwrap() });
+    while !load.is_finished() {
+        if started.elapsed() >= time.mul_f64(0.01) * u32::try_from(samples.len()).unwrap() {
+            samples.push((process.resident(), process.descriptors()));
+        }
+        if !database.is_postgres() {
+            let log = database.sqlite_file().with_extension("db-wal");
+            longest_log = longest_log.max(log.metadata().map_or(0, |file| file.len()));
+        }
+        look_again().await;
+    }
+    let report = load.await.unwrap();
+    assert!(report.is_good(), "{report}");
+    // The middle of the first third, when all is warm, and the highest of the last.
+    let third = samples.len() / 3;
+    let (memory, files): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
+    let (early, late) = (memory[third..2 * third].iter().max(), memory[2 * third..].iter().max());
+    let (early, late) = (*early.unwrap(), *late.unwrap());
+    let (most, last) = (*files[third..].iter().max().unwrap(), *files[third..].iter().min().unwrap());
+    println!(
+        "{time:?} at {RATE} a second: memory {} MiB, then {} MiB; descriptors {last} to {most}; log {} MiB at most\n{report}",
+        early >> 20,
+        late >> 20,
+        longest_log >> 20
+    );
+    assert!(late < early + early / 4 + (4 << 20), "memory grows: {early}, {late}");
+    assert!(most <= last + 16, "descriptors: {last} to {most}");
+    assert!(longest_log < LONGEST_LOG, "{longest_log}");
+}

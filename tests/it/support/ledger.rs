@@ -1,0 +1,176 @@
+//! The record of every answer that was given, against which a store is judged.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use fastrand::Rng;
+use futures_util::{StreamExt as _, stream};
+use nexo_receiver::{delivery::DeliveryId, store::Store};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::{provider::event, until::look_again, wire::PATIENCE};
+
+/// One event: which delivery, and what is told of it.
+pub type Event = (String, &'static str);
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answers {
+    /// How often it was sent.
+    pub sent: u64,
+    /// When it first was: nanoseconds of the system's monotonic clock.
+    pub sent_at: u64,
+    /// How often it was answered 200.
+    pub kept: u64,
+    /// When it first was.
+    pub kept_at: u64,
+}
+
+/// What was answered, by all senders together.
+#[derive(Default)]
+pub struct Ledger {
+    events: Mutex<HashMap<Event, Answers>>,
+    recent: Mutex<Vec<Event>>,
+    kept: AtomicUsize,
+    refused: AtomicUsize,
+    unanswered: AtomicUsize,
+    pub ended: AtomicBool,
+}
+
+/// Of so many last events one is sent again now and then.
+const RECENT: usize = 512;
+
+impl Ledger {
+    /// What is to be sent next: something new mostly, or an event again, or another one of the same delivery.
+    pub fn next(&self, rng: &mut Rng) -> Event {
+        let mut recent = self.recent.lock().unwrap();
+        let again = (!recent.is_empty()).then(|| recent[rng.usize(..recent.len())].clone());
+        let event = match (rng.u8(..10), again) {
+            (0..2, Some(event)) => event,
+            (2, Some((id, status))) => (id, if status == "failed" { "delivered" } else { "failed" }),
+            _ => {
+                let id = Uuid::from_u128(rng.u128(..));
+                // Ids are UUIDs today, and nobody has promised that they stay so.
+                let id = if rng.bool() { id.to_string() } else { format!("otp_{}", id.simple()) };
+                (id, "delivered")
+            }
+        };
+        if recent.len() < RECENT {
+            recent.push(event.clone());
+        } else {
+            recent[rng.usize(..RECENT)] = event.clone();
+        }
+        let mut events = self.events.lock().unwrap();
+        let answers = events.entry(event.clone()).or_default();
+        if answers.sent == 0 {
+            answers.sent_at = monotonic();
+        }
+        answers.sent += 1;
+        event
+    }
+
+    /// It was answered 200.
+    pub fn keep(&self, event: &Event) {
+        {
+            let mut events = self.events.lock().unwrap();
+            let answers = events.get_mut(event).expect("it was sent");
+            if answers.kept == 0 {
+                answers.kept_at = monotonic();
+            }
+            answers.kept += 1;
+        }
+        self.kept.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was answered 503.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// No answer came.
+    pub fn miss(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were answered 200.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// How many were answered 503.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many were not answered.
+    pub fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Every event with its answers.
+    pub fn events(&self) -> Vec<(Event, Answers)> {
+        self.events.lock().unwrap().iter().map(|(event, answers)| (event.clone(), *answers)).collect()
+    }
+
+    /// Waits until something has been counted.
+    pub async fn until(&self, enough: impl Fn(&Self) -> bool) {
+        let wait = async {
+            while !enough(self) {
+                look_again().await;
+            }
+        };
+        timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("200: {}, 503: {}", self.kept(), self.refused()));
+    }
+
+    /// Waits until so many more have been answered 200.
+    pub async fn until_more(&self, more: usize) {
+        let before = self.kept();
+        self.until(|ledger| ledger.kept() >= before + more).await;
+    }
+
+    /// Every event that was answered 200 is in the store, once, and counted at least as often as it was answered 200
+    /// and at most as often as it was sent. Answers how many there are.
+    pub async fn holds_in(&self, store: &dyn Store) -> usize {
+        const AT_ONCE: usize = 8;
+        let mut by_id: BTreeMap<String, Vec<(&'static str, Answers)>> = BTreeMap::new();
+        for ((id, status), answers) in self.events() {
+            by_id.entry(id).or_default().push((status, answers));
+        }
+        let looks = by_id.into_iter().map(|(id, events)| look(store, id, events));
+        stream::iter(looks).buffer_unordered(AT_ONCE).fold(0, async |sum, kept| sum + kept).await
+    }
+}
+
+/// The time, in nanoseconds of the system's monotonic clock.
+pub fn monotonic() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
+
+async fn look(store: &dyn Store, id: String, events: Vec<(&'static str, Answers)>) -> usize {
+    let evidence = store.events(&DeliveryId::parse(id.clone()).unwrap()).await.unwrap();
+    let mut kept = 0;
+    for (status, answers) in events {
+        let body = event(&id, status);
+        let times: Vec<_> =
+            evidence.iter().filter(|it| it.proof.body()[..] == body[..]).map(|it| it.times).collect();
+        assert!(times.len() <= 1, "{id} {status} is there twice");
+        let times = times.first().copied().unwrap_or_default();
+        assert!(
+            times >= answers.kept,
+            "{id} {status} was answered 200 and is lost: {answers:?}, {times} there"
+        );
+        assert!(times <= answers.sent, "{id} {status} is counted twice: {answers:?}, {times} there");
+        kept += usize::from(answers.kept > 0);
+    }
+    kept
+}
