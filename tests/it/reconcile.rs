@@ -97,14 +97,14 @@ fn polls(sandbox: &sandbox::Running) -> BTreeMap<String, Vec<Instant>> {
     polls
 }
 
-/// No second has more polls than the ceiling, and one of each replica that had begun in the second before.
+/// No second has more polls than the ceiling, and those that a busy machine has kept waiting for a fifth of one.
 fn assert_within_the_ceiling(sandbox: &sandbox::Running) {
     let mut times: Vec<_> = polls(sandbox).into_values().flatten().collect();
     times.sort();
     for (first, time) in times.iter().enumerate() {
         let within =
             times[first..].iter().take_while(|later| **later - *time < Duration::from_secs(1)).count();
-        assert!(within <= CEILING as usize + 2, "{within} polls in a second");
+        assert!(within <= (CEILING + CEILING / 5) as usize, "{within} polls in a second");
     }
 }
 

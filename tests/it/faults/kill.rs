@@ -34,6 +34,10 @@ async fn every_event_answered_200_survives_a_killed_service(database: Database) 
     let addresses: Vec<_> = processes.iter().map(|process| process.address).collect();
     let load = Load::start(&addresses, CONNECTIONS, seed);
     for _ in 0..rounds {
+        // Now and then while it still starts.
+        if rng.u8(..4) > 0 {
+            load.ledger.until_more(1).await;
+        }
         any_moment(&mut rng, Duration::from_millis(400)).await;
         let victim = processes.swap_remove(rng.usize(..replicas));
         let port = victim.address.port();

@@ -50,6 +50,7 @@ async fn send(address: SocketAddr, mut rng: Rng, ledger: Arc<Ledger>) {
                     assert_eq!(reply.status, 503, "{}", reply.text);
                     assert_eq!(reply.header("retry-after"), "1");
                     ledger.refuse();
+                    look_again().await;
                 }
                 Err(_) => {
                     ledger.miss();
