@@ -10,12 +10,19 @@ use std::{
 
 use fastrand::Rng;
 use futures_util::{StreamExt as _, stream};
-use nexo_receiver::{delivery::DeliveryId, store::Store};
+use nexo_receiver::{
+    delivery::DeliveryId,
+    store::{Store, StoreError},
+};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{provider::event, until::look_again, wire::PATIENCE};
+use super::{
+    provider::event,
+    until::{look_again, until},
+    wire::PATIENCE,
+};
 
 /// One event: which delivery, and what is told of it.
 pub type Event = (String, &'static str);
@@ -41,6 +48,7 @@ pub struct Ledger {
     kept: AtomicUsize,
     refused: AtomicUsize,
     unanswered: AtomicUsize,
+    deaf: AtomicBool,
     pub ended: AtomicBool,
 }
 
@@ -76,8 +84,16 @@ impl Ledger {
         event
     }
 
+    /// From now on nobody hears an answer: the power goes with which it would have come.
+    pub fn hear_no_more(&self) {
+        self.deaf.store(true, Ordering::SeqCst);
+    }
+
     /// It was answered 200.
     pub fn keep(&self, event: &Event) {
+        if self.deaf.load(Ordering::SeqCst) {
+            return self.miss();
+        }
         {
             let mut events = self.events.lock().unwrap();
             let answers = events.get_mut(event).expect("it was sent");
@@ -159,7 +175,18 @@ pub fn monotonic() -> u64 {
 }
 
 async fn look(store: &dyn Store, id: String, events: Vec<(&'static str, Answers)>) -> usize {
-    let evidence = store.events(&DeliveryId::parse(id.clone()).unwrap()).await.unwrap();
+    let delivery = DeliveryId::parse(id.clone()).unwrap();
+    let mut evidence = Vec::new();
+    // A busy machine may be late with an answer.
+    until(async || match store.events(&delivery).await {
+        Ok(found) => {
+            evidence = found;
+            true
+        }
+        Err(StoreError::Unavailable(_)) => false,
+        Err(error) => panic!("{error}"),
+    })
+    .await;
     let mut kept = 0;
     for (status, answers) in events {
         let body = event(&id, status);
