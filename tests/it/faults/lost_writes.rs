@@ -50,7 +50,10 @@ async fn record(lives: &[(usize, End)], seed: u64) -> Recorded {
         let store = [("DATA_DIR", data.to_str().unwrap().to_owned())];
         let process = Process::serve_with(&store, Setup { environment, ..Setup::default() });
         let load = Load::start(&[process.address], 8, seed + n as u64);
-        load.ledger.until_more(*events).await;
+        // In steps, each with a deadline of its own.
+        for _ in 0..events.div_ceil(20) {
+            load.ledger.until_more(20).await;
+        }
         match end {
             End::Stopped => assert!(process.terminate().success()),
             End::Killed => process.kill(),
