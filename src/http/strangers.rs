@@ -48,6 +48,8 @@ struct Rate(u32);
 struct State {
     overall: Bucket,
     by_address: HashMap<IpAddr, Bucket>,
+    /// When those that are dry were last forgotten.
+    swept: Option<Instant>,
     /// Refusals that were not logged, and since when.
     unlogged: u64,
     since: Option<Instant>,
@@ -83,7 +85,10 @@ impl Bucket {
 
 impl State {
     fn take(&mut self, address: IpAddr, per_address: Rate, overall: Rate, now: Instant) -> bool {
-        if self.by_address.len() >= MOST_ADDRESSES {
+        // A bucket is dry after a second: to look through all of them more often would cost more than a forged call.
+        let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= PAUSE);
+        if self.by_address.len() >= MOST_ADDRESSES && is_due {
+            self.swept = Some(now);
             self.by_address.retain(|_, bucket| bucket.level(per_address, now) > 0.0);
         }
         let is_known = self.by_address.contains_key(&address);

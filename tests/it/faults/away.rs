@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nexo_receiver::store::open::{Location, open};
+use nexo_receiver::store::open::open;
 use sqlx::Connection as _;
 
 use super::{judge, rounds, seed};
@@ -152,8 +152,7 @@ async fn no_sender_sees_a_migration_by_a_newer_build() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_ended_one_after_the_other_lose_nothing() {
     let cluster = Cluster::start();
-    let Location::Postgres(store) = cluster.location() else { unreachable!() };
-    let receiver = Receiver::start_at(options(Location::Postgres(store))).await;
+    let receiver = Receiver::start_at(options(cluster.location())).await;
     let (rounds, seed) = (rounds(20), seed());
     let load = Load::start(&[receiver.address()], CONNECTIONS, seed);
     for round in 0..rounds {

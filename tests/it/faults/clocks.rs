@@ -102,7 +102,7 @@ async fn no_clock_skips_a_page_or_a_change(database: Database) {
             let sent = send(other, &format!("key-{n}")).await;
             assert_eq!(send(&clients[0], &format!("key-{n}")).await, sent, "{ahead}: sent once");
         }
-        // What a replica of this clock would delete and sum up now.
+        // As another replica does meanwhile.
         let store = database.open().await;
         let now = store.now().await.unwrap();
         store.forget(now).await.unwrap();

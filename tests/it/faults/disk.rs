@@ -14,7 +14,7 @@ use crate::support::{
     mount::Mount,
     process::{Process, Setup, free_port},
     receiver::{Receiver, options},
-    until::any_moment,
+    until::{any_moment, until},
 };
 
 const CONNECTIONS: usize = 16;
@@ -67,14 +67,17 @@ async fn postgres_on_a_full_disk_refuses_and_comes_back() {
     filled_and_freed(&mount, location(&cluster.url("small"))).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_sqlite_answered_200_is_there_after_the_power_went() {
-    let (rounds, seed) = (rounds(5), seed());
+/// Cuts the power under load, again and again; `recover` brings the disk back, and what is on it.
+async fn cut_again_and_again(
+    rounds: usize,
+    mount: &Mount,
+    store: &[(&'static str, String)],
+    recover: impl AsyncFn() -> Location,
+) {
+    let seed = seed();
     let mut rng = Rng::with_seed(seed);
-    let mount = Mount::on_loop(256 << 20);
-    let store = [("DATA_DIR", mount.path().join("data").to_str().unwrap().to_owned())];
     for round in 0..rounds {
-        let process = Process::begin(&store, Setup { port: free_port(), ..Setup::default() });
+        let process = Process::begin(store, Setup { port: free_port(), ..Setup::default() });
         let load = Load::start(&[process.address], CONNECTIONS, seed + round as u64);
         load.ledger.until_more(20).await;
         any_moment(&mut rng, Duration::from_millis(200)).await;
@@ -84,44 +87,39 @@ async fn what_sqlite_answered_200_is_there_after_the_power_went() {
         mount.cut();
         process.kill();
         let ledger = load.stop().await;
-        mount.detach();
-        mount.attach();
-        let there = open(&Database::sqlite_in(&mount.path().join("data"))).await.unwrap();
+        let there = open(&recover().await).await.unwrap();
         judge(&format!("power cut {round}, seed {seed}"), &ledger, &*there).await;
         there.close().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_sqlite_answered_200_is_there_after_the_power_went() {
+    let mount = Mount::on_loop(256 << 20);
+    let data = mount.path().join("data");
+    let store = [("DATA_DIR", data.to_str().unwrap().to_owned())];
+    cut_again_and_again(rounds(5), &mount, &store, async || {
+        mount.detach();
+        mount.attach();
+        Database::sqlite_in(&data)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_postgres_answered_200_is_there_after_the_power_went() {
-    let (rounds, seed) = (rounds(3), seed());
-    let mut rng = Rng::with_seed(seed);
     let mount = Mount::on_loop(512 << 20);
     let data = mount.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let cluster = Cluster::start_in(Some(&data));
     let store = [("DATABASE_URL", cluster.url("postgres"))];
-    for round in 0..rounds {
-        let process = Process::begin(&store, Setup { port: free_port(), ..Setup::default() });
-        let load = Load::start(&[process.address], CONNECTIONS, seed + round as u64);
-        load.ledger.until_more(20).await;
-        any_moment(&mut rng, Duration::from_millis(200)).await;
-        // The file system of a machine that goes on may call a sync done that found its log gone: after a real cut no
-        // machine is there to answer.
-        load.ledger.hear_no_more();
-        mount.cut();
-        process.kill();
-        let ledger = load.stop().await;
+    cut_again_and_again(rounds(3), &mount, &store, async || {
         cluster.kill();
-        crate::support::until::until(async || mount.try_detach()).await;
+        until(async || mount.try_detach()).await;
         mount.attach();
         cluster.boot();
-        judge(
-            &format!("power cut {round}, seed {seed}"),
-            &ledger,
-            &*open(&cluster.location()).await.unwrap(),
-        )
-        .await;
-    }
+        cluster.location()
+    })
+    .await;
     drop(cluster);
 }
