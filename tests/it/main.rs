@@ -26,3 +26,4 @@ mod tidy;
 mod tls;
 mod trigger;
 mod webhook;
+mod writer;

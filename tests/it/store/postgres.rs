@@ -1,20 +1,14 @@
 //! What only a Postgres can be: a standby, carelessly set, away.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use nexo_receiver::{
     batch::Outcome,
-    news::News,
     secret::Secret,
     store::{
         Store, StoreError,
         postgres::{Options, Postgres},
     },
-    waiting::Waiters,
-    writer::{self, Writer},
 };
 use sqlx::{Connection, PgConnection, Row};
 
@@ -168,36 +162,5 @@ async fn an_error_of_opening_names_the_database_and_not_the_password() {
         let why = unavailable(Postgres::open(&options).await.map(drop));
         assert!(!why.contains(":hunter2"), "{why}");
         assert!(url.contains("sslmode") || why.contains("127.0.0.1:1/nowhere"), "{why}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
-    for first in [1, 100] {
-        let database = Database::on_postgres().await;
-        let options = writer::Options { queue: 1_000, queue_bytes: 1 << 20, batch: 512 };
-        let (writer, _) =
-            Writer::start(&options, database.open().await, Arc::default(), Waiters::new(), News::new());
-        let hold = database.hold_writers().await;
-        let mut answers = Vec::new();
-        for (under_way, arrivals) in [(1, first), (2, 100)] {
-            answers.extend(
-                (0..arrivals)
-                    .map(|n| writer.submit(Told { id: &format!("{n}"), ..DELIVERED }.received(0)).unwrap()),
-            );
-            let waiting = "SELECT COUNT(*) FROM pg_stat_activity
-                WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while database.number(waiting).await < under_way {
-                assert!(Instant::now() < deadline, "{under_way} commits are not under way");
-            }
-        }
-        hold.release().await;
-        let mut new = 0;
-        for answer in answers {
-            new += usize::from(answer.await.unwrap().unwrap() == Outcome::New);
-        }
-        assert_eq!(new, 100);
-        assert_eq!(database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await, first);
     }
 }
