@@ -24,8 +24,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(5);
 async fn through(load: &Load, begin: impl AsyncFnOnce(), end: impl AsyncFnOnce()) -> Duration {
     load.ledger.until_more(100).await;
     begin().await;
-    let refused = load.ledger.refused();
-    load.ledger.until(|ledger| ledger.refused() >= refused + 100).await;
+    load.ledger.until_more_refused(100).await;
     end().await;
     let ended = Instant::now();
     load.ledger.until_more(1).await;
@@ -42,8 +41,7 @@ async fn while_postgres_is_away_webhooks_get_503_and_afterwards_200_again() {
     for _ in 0..rounds {
         let away = async || {
             cluster.stop();
-            let refused = load.ledger.refused();
-            load.ledger.until(|ledger| ledger.refused() >= refused + 100).await;
+            load.ledger.until_more_refused(100).await;
             let (status, why) = receiver.ready().await;
             assert_eq!(status, 503, "{why}");
             assert!(why.contains("unavailable"), "{why}");

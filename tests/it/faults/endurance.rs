@@ -2,17 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use nexo_receiver::{
-    flood::{self, Amount, Plan, target::Target},
-    secret::Secret,
-    signature::SigningKey,
-};
-
 use super::rounds;
 use crate::support::{
     database::{Database, on_each_store},
+    load::evenly,
     process::Process,
-    provider::WEBHOOK_SECRET,
     until::look_again,
 };
 
@@ -24,18 +18,8 @@ const LONGEST_LOG: u64 = 64 << 20;
 async fn a_steady_load_leaves_memory_and_descriptors_as_they_are(database: Database) {
     let time = Duration::from_secs(rounds(10) as u64);
     let process = Process::serve(&database);
-    let plan = Plan {
-        target: Target::parse(&format!("http://{}/webhooks/nexo", process.address)).unwrap(),
-        connections: 32,
-        amount: Amount::Duration(time),
-        rate: Some(RATE.try_into().unwrap()),
-        duplicates: 5,
-        fixed: false,
-    };
-    let key = SigningKey::from_secret(&Secret::new(WEBHOOK_SECRET.into()));
     let (started, mut samples, mut longest_log) = (Instant::now(), Vec::new(), 0);
-    let load =
-        tokio::spawn(async move { flood::run(plan, key, std::future::pending(), |_| {}).await.unwrap() });
+    let load = tokio::spawn(evenly(process.address, RATE, time, 32, 5));
     while !load.is_finished() {
         if started.elapsed() >= time.mul_f64(0.01) * u32::try_from(samples.len()).unwrap() {
             samples.push((process.resident(), process.descriptors()));
@@ -59,6 +43,7 @@ async fn a_steady_load_leaves_memory_and_descriptors_as_they_are(database: Datab
         late >> 20,
         longest_log >> 20
     );
+    assert!(report.is_good(), "{report}");
     assert!(late < early + early / 4 + (4 << 20), "memory grows: {early}, {late}");
     assert!(most <= last + 16, "descriptors: {last} to {most}");
     assert!(longest_log < LONGEST_LOG, "{longest_log}");

@@ -6,11 +6,6 @@ use std::{
     time::Duration,
 };
 
-use nexo_receiver::{
-    flood::{self, Amount, Plan, target::Target},
-    secret::Secret,
-    signature::SigningKey,
-};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -24,9 +19,10 @@ use tokio::{
 use super::rounds;
 use crate::support::{
     database::{Database, on_each_store},
+    load::evenly,
     oddities::oddities,
     process::{Process, Setup},
-    provider::{WEBHOOK_SECRET, event, head, sign},
+    provider::{event, head, sign},
     sender::Sender,
     until::until,
 };
@@ -100,16 +96,7 @@ async fn bad(address: SocketAddr, kind: usize) {
 
 /// The slowest hundredth of 500 signed events a second, in milliseconds.
 async fn slowest_hundredth(address: SocketAddr) -> f64 {
-    let plan = Plan {
-        target: Target::parse(&format!("http://{address}/webhooks/nexo")).unwrap(),
-        connections: 8,
-        amount: Amount::Duration(Duration::from_secs(4)),
-        rate: Some(500.try_into().unwrap()),
-        duplicates: 0,
-        fixed: false,
-    };
-    let key = SigningKey::from_secret(&Secret::new(WEBHOOK_SECRET.into()));
-    let report = flood::run(plan, key, std::future::pending(), |_| {}).await.unwrap();
+    let report = evenly(address, 500, Duration::from_secs(4), 8, 0).await;
     assert!(report.is_good(), "{report}");
     let report = serde_json::to_value(&report).unwrap();
     report["latency_ms"]["p99"].as_f64().unwrap_or_else(|| panic!("{report}"))

@@ -15,14 +15,9 @@ use nexo_receiver::{
     store::{Store, StoreError},
 };
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{
-    provider::event,
-    until::{look_again, until},
-    wire::PATIENCE,
-};
+use super::{provider::event, until::until};
 
 /// One event: which delivery, and what is told of it.
 pub type Event = (String, &'static str);
@@ -135,22 +130,16 @@ impl Ledger {
         self.events.lock().unwrap().iter().map(|(event, answers)| (event.clone(), *answers)).collect()
     }
 
-    /// Waits until something has been counted.
-    pub async fn until(&self, enough: impl Fn(&Self) -> bool) {
-        let wait = async {
-            while !enough(self) {
-                look_again().await;
-            }
-        };
-        timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("200: {}, 503: {}", self.kept(), self.refused()));
-    }
-
     /// Waits until so many more have been answered 200.
     pub async fn until_more(&self, more: usize) {
         let before = self.kept();
-        self.until(|ledger| ledger.kept() >= before + more).await;
+        until(async || self.kept() >= before + more).await;
+    }
+
+    /// Waits until so many more have been answered 503.
+    pub async fn until_more_refused(&self, more: usize) {
+        let before = self.refused();
+        until(async || self.refused() >= before + more).await;
     }
 
     /// Every event that was answered 200 is in the store, once, and counted at least as often as it was answered 200

@@ -3,12 +3,23 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use fastrand::Rng;
+use nexo_receiver::{
+    flood::{self, Amount, Plan, Report, target::Target},
+    secret::Secret,
+    signature::SigningKey,
+};
 use tokio::task::JoinSet;
 
-use super::{ledger::Ledger, provider::event, sender::Sender, until::look_again};
+use super::{
+    ledger::Ledger,
+    provider::{WEBHOOK_SECRET, event},
+    sender::Sender,
+    until::look_again,
+};
 
 /// Senders that go on until they are told to stop; one whose connection breaks opens another one.
 pub struct Load {
@@ -59,4 +70,25 @@ async fn send(address: SocketAddr, mut rng: Rng, ledger: Arc<Ledger>) {
             }
         }
     }
+}
+
+/// Signed events at an even rate, `per_second`, whether or not answers keep up; `duplicates` is a percentage. A ledger has
+/// no part in it.
+pub async fn evenly(
+    address: SocketAddr,
+    per_second: u32,
+    time: Duration,
+    connections: usize,
+    duplicates: u8,
+) -> Report {
+    let plan = Plan {
+        target: Target::parse(&format!("http://{address}/webhooks/nexo")).unwrap(),
+        connections,
+        amount: Amount::Duration(time),
+        rate: Some(per_second.try_into().unwrap()),
+        duplicates,
+        fixed: false,
+    };
+    let key = SigningKey::from_secret(&Secret::new(WEBHOOK_SECRET.into()));
+    flood::run(plan, key, std::future::pending(), |_| {}).await.unwrap()
 }
