@@ -238,6 +238,18 @@ mod tests {
         assert_eq!(Keyring::new(&secret("new"), None).verify(body, old).unwrap_err(), Mismatch);
     }
 
+    #[test]
+    fn no_key_and_no_body_is_printed() {
+        let body = Bytes::from_static(b"+84981234567");
+        let keyring = Keyring::new(&secret("new"), Some(&secret("old")));
+        assert_eq!(format!("{keyring:?}"), "Keyring { current: ***, previous: Some(***) }");
+        let signature = SigningKey::from_secret(&secret("old")).sign(&body);
+        assert_eq!(format!("{signature:?}"), signature.to_string());
+        let verified = keyring.verify(body, signature).unwrap();
+        let digest = hex::encode(verified.digest().as_bytes());
+        assert_eq!(format!("{verified:?}"), format!("Verified(12 bytes, {digest})"));
+    }
+
     proptest! {
         #[test]
         fn any_changed_byte_breaks_the_signature(body in vec(any::<u8>(), 1..300), at in any::<prop::sample::Index>(), flip in 1u8..) {

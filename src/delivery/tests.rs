@@ -133,3 +133,25 @@ fn an_id_has_a_length_that_an_index_can_hold() {
         assert_eq!(DeliveryId::parse(wrong), Err(InvalidDeliveryId));
     }
 }
+
+#[test]
+fn each_word_is_parsed_as_what_it_is_written_for() {
+    for status in Status::ALL {
+        assert_eq!(Status::parse(status.as_str()), Some(status));
+    }
+    for source in [Source::Webhook, Source::Poll, Source::Send] {
+        assert_eq!(Source::parse(source.as_str()), Some(source));
+    }
+    assert_eq!((Status::parse("expired"), Source::parse("guess")), (None, None));
+}
+
+#[test]
+fn after_sent_something_is_to_come_and_after_nothing_else() {
+    assert_eq!(Status::ALL.map(Status::is_terminal), [false, true, true]);
+}
+
+#[test]
+fn a_standing_is_printed_as_the_bytes_that_are_compared() {
+    let standing = Standing::new(Status::Failed, None, Digest::from_bytes([0xab; 32]));
+    assert_eq!(format!("{standing:?}"), format!("02{}{}", "00".repeat(9), "ab".repeat(32)));
+}
