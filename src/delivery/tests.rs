@@ -155,3 +155,28 @@ fn a_standing_is_printed_as_the_bytes_that_are_compared() {
     let standing = Standing::new(Status::Failed, None, Digest::from_bytes([0xab; 32]));
     assert_eq!(format!("{standing:?}"), format!("02{}{}", "00".repeat(9), "ab".repeat(32)));
 }
+
+#[test]
+fn only_what_is_still_sent_after_a_day_is_given_up() {
+    let now = time(100 * 3600);
+    let told = |status, created_at, received_at| Delivery {
+        id: DeliveryId::parse("a".into()).unwrap(),
+        phone: None,
+        carrier: None,
+        status,
+        cost: None,
+        error_code: None,
+        created_at,
+        completed_at: None,
+        received_at,
+        source: Source::Send,
+        standing: Standing::of_a_word(Digest::of(b"")),
+    };
+    for (status, hours, given_up) in
+        [(Status::Sent, 24, true), (Status::Sent, 23, false), (Status::Delivered, 25, false)]
+    {
+        let then = now.hours_before(hours);
+        assert_eq!(told(status, Some(then), now).is_stale(now), given_up, "{status:?} {hours} hours ago");
+        assert_eq!(told(status, None, then).is_stale(now), given_up, "{status:?} since {hours} hours");
+    }
+}
