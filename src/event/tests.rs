@@ -56,6 +56,7 @@ fn takes_what_it_does_not_know_beside_a_known_status() {
     for body in [
         with("type", json!("otp.answered")),
         with("carrier", json!("itel")),
+        with("carrier", json!("x".repeat(255))),
         with("attempt", json!({"deep": ["\u{0}", 1e300]})),
         with("created_at", Value::Null),
         with("completed_at", Value::Null),
