@@ -200,12 +200,12 @@ mod tests {
         store.migrate().await.unwrap();
         store.commit(&batch(0..1)).await.unwrap();
         let mut slot = store.writer.lock().await;
-        let connection = &mut slot.as_mut().unwrap().connection;
+        let connection = slot.connection.as_mut().unwrap();
         sqlx::raw_sql("PRAGMA max_page_count = 1").execute(connection).await.unwrap();
         drop(slot);
         let refused = store.commit(&batch(1..300)).await;
         assert!(matches!(&refused, Err(StoreError::Unavailable(why)) if why.contains("full")), "{refused:?}");
-        assert!(store.writer.lock().await.is_none(), "no doubtful connection is kept");
+        assert!(store.writer.lock().await.connection.is_none(), "no doubtful connection is kept");
         // The limit went with the connection: there is space again.
         assert_eq!(
             store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Outcome::Seen).count(),

@@ -61,8 +61,7 @@ pub struct Options {
 pub struct Sqlite {
     options: Options,
     file: PathBuf,
-    /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
-    writer: Mutex<Option<write::Writer>>,
+    writer: Mutex<write::Writer>,
     readers: SqlitePool,
     /// Whether the disk once failed to say that it wrote: then what the system's cache holds can't be trusted.
     distrusted: AtomicBool,
@@ -80,7 +79,7 @@ impl Sqlite {
             options: options.clone(),
             readers: connect::readers(options, &file),
             file,
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(writer),
             distrusted: AtomicBool::new(false),
         })
     }
@@ -191,9 +190,7 @@ impl Store for Sqlite {
     }
 
     async fn close(&self) {
-        if let Some(writer) = self.writer.lock().await.take() {
-            writer.close().await;
-        }
+        self.writer.lock().await.close().await;
         self.readers.close().await;
     }
 }

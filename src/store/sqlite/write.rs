@@ -24,38 +24,46 @@ pub(super) trait Work: Sync {
     fn pages(&self) -> usize;
 }
 
-/// The one connection that writes, and about how many pages it has left to copy from the log into the file.
+/// After about so many changed pages, of 4 KiB, the log is copied into the file: a page that many commits have changed is
+/// copied once.
+const EVERY_PAGES: usize = 8_000;
+
+/// The one connection that writes.
 pub(super) struct Writer {
-    pub(super) connection: SqliteConnection,
+    /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
+    pub(super) connection: Option<SqliteConnection>,
+    /// About how many pages it has left to copy from the log into the file.
     pages: usize,
 }
 
 impl Writer {
+    /// An earlier life may have ended in the middle and left any log: the first commit copies it. A service that is
+    /// killed soon after each start would else read a longer one at each.
     pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection, pages: 0 }
+        Self { connection: Some(connection), pages: EVERY_PAGES }
     }
 
     /// Closes the connection, in which SQLite copies the log into the file.
-    pub(super) async fn close(self) {
-        if let Err(error) = self.connection.close().await {
+    pub(super) async fn close(&mut self) {
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
             tracing::warn!(%error, "the store was not closed well; what was committed is kept");
         }
     }
 
     /// Copies the log into the file now and then. SQLite would do it by itself, but keep it a secret if the disk
     /// fails at it; and it would never begin the log anew while there is always some reader.
-    async fn checkpoint(&mut self) -> Result<(), sqlx::Error> {
-        // Of 4 KiB. A page that many commits have changed is copied once.
-        const EVERY_PAGES: usize = 8_000;
+    async fn checkpoint(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         const LONG_LOG_PAGES: i64 = 14_000;
         if self.pages < EVERY_PAGES {
             return Ok(());
         }
         self.pages = 0;
-        let passive = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut self.connection).await?;
+        let passive = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
         if passive.try_get::<i64, _>(1)? > LONG_LOG_PAGES {
             // Waits for those that read the log now; new readers already do without.
-            sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(&mut self.connection).await?;
+            sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(connection).await?;
         }
         Ok(())
     }
@@ -67,15 +75,15 @@ impl Sqlite {
     pub(super) async fn write<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
         self.trust()?;
         let whole = async {
-            let mut slot = self.writer.lock().await;
-            let mut writer = match slot.take() {
-                Some(writer) => writer,
-                None => Writer::new(connect::writer(&self.options, &self.file).await?),
+            let mut writer = self.writer.lock().await;
+            let mut connection = match writer.connection.take() {
+                Some(connection) => connection,
+                None => connect::writer(&self.options, &self.file).await?,
             };
-            let done = transaction(work, &mut writer.connection).await.map_err(|error| self.judge(error))?;
+            let done = transaction(work, &mut connection).await.map_err(|error| self.judge(error))?;
             writer.pages += work.pages();
-            match writer.checkpoint().await {
-                Ok(()) => *slot = Some(writer),
+            match writer.checkpoint(&mut connection).await {
+                Ok(()) => writer.connection = Some(connection),
                 // What was committed is safe in the log.
                 Err(error) => {
                     let error = self.judge(error);

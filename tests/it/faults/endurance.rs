@@ -25,8 +25,7 @@ async fn a_steady_load_leaves_memory_and_descriptors_as_they_are(database: Datab
             samples.push((process.resident(), process.descriptors()));
         }
         if !database.is_postgres() {
-            let log = database.sqlite_file().with_extension("db-wal");
-            longest_log = longest_log.max(log.metadata().map_or(0, |file| file.len()));
+            longest_log = longest_log.max(database.sqlite_log());
         }
         look_again().await;
     }

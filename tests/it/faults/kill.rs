@@ -50,6 +50,22 @@ async fn every_event_answered_200_survives_a_killed_service(database: Database) 
     drop(processes);
 }
 
+/// Or each start would read more than the one before, until it takes longer than a life.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_service_that_is_killed_again_and_again_stays_as_short_as_after_once() {
+    let database = Database::on_sqlite().await;
+    let mut logs = Vec::new();
+    for life in 0..8 {
+        let process = Process::serve(&database);
+        let load = Load::start(&[process.address], CONNECTIONS, life);
+        load.ledger.until_more(400).await;
+        process.kill();
+        load.stop().await;
+        logs.push(database.sqlite_log() >> 10);
+    }
+    assert!(logs[7] < 3 * logs[0], "KiB of log after each life: {logs:?}");
+}
+
 async fn sigterm_ends_it_with_0(database: Database) {
     let process = Process::serve(&database);
     let load = Load::start(&[process.address], 4, seed());

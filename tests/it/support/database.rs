@@ -150,6 +150,11 @@ impl Database {
         folder.path().join("nexo-receiver.db")
     }
 
+    /// Bytes of the file's log; 0 where there is none.
+    pub fn sqlite_log(&self) -> u64 {
+        self.sqlite_file().with_extension("db-wal").metadata().map_or(0, |log| log.len())
+    }
+
     /// Runs statements past the store.
     pub async fn execute(&self, sql: &str) {
         match &self.place {
