@@ -64,7 +64,7 @@ async fn nothing_is_lost_when_a_synchronous_standby_takes_over() {
     let load = Load::start(&[receiver.address()], CONNECTIONS, seed());
     let mut longest = Duration::ZERO;
     for _ in 0..rounds {
-        let standby = primary.standby();
+        let standby = primary.standby().await;
         primary.wait_for_standbys().await;
         let dies = async || primary.kill();
         let takes_over = async || {

@@ -59,18 +59,28 @@ impl Cluster {
         cluster
     }
 
-    /// A server that follows this one, and waits to take over.
-    pub fn standby(&self) -> Self {
+    /// A server that follows this one, and waits to take over: a copy of its files, made while it goes on. Some builds of
+    /// Postgres come without pg_basebackup.
+    pub async fn standby(&self) -> Self {
+        const COPY: &str = "tar -C \"$1\" --ignore-failed-read --warning=none --exclude=./postmaster.pid \
+            --exclude='./pg_wal/*' -cf - . | tar -C \"$2\" -xpf -";
         let standby = Self::new(None);
-        let port = self.port.to_string();
-        run(standby.command("pg_basebackup").args([
-            "-h127.0.0.1",
-            "-p",
-            &port,
-            "-Upostgres",
-            "-R",
-            "-cfast",
-        ]));
+        fs::create_dir(&standby.data).unwrap();
+        let mut session = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        sqlx::query("SELECT pg_backup_start('standby', true)").execute(&mut session).await.unwrap();
+        run(Command::new("sh").args(["-c", COPY, "sh"]).args([&self.data, &standby.data]));
+        let label =
+            sqlx::query("SELECT labelfile FROM pg_backup_stop()").fetch_one(&mut session).await.unwrap();
+        let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", self.port);
+        let settings = fs::read_to_string(standby.data.join("postgresql.auto.conf")).unwrap();
+        for (name, content) in [
+            ("backup_label", label.get("labelfile")),
+            ("standby.signal", String::new()),
+            ("postgresql.auto.conf", settings + &primary),
+        ] {
+            fs::write(standby.data.join(name), content).unwrap();
+            standby.give(&standby.data.join(name));
+        }
         standby.boot();
         standby
     }
@@ -91,7 +101,7 @@ impl Cluster {
         cluster
     }
 
-    /// Makes a folder the server's.
+    /// Makes a folder or a file the server's.
     pub fn give(&self, folder: &Path) {
         if let Some(user) = &self.user {
             run(Command::new("chown").arg(format!("{user}:")).arg(folder));
