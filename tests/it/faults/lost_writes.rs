@@ -15,10 +15,9 @@ use tempfile::TempDir;
 use super::{judge, rounds, seed};
 use crate::support::{
     database::Database,
-    ledger::Ledger,
+    ledger::{Ledger, body},
     load::Load,
     process::{Process, Setup},
-    provider::event,
     recording::{Call, Disk, build, read},
 };
 
@@ -60,7 +59,7 @@ async fn record(lives: &[(usize, End)], seed: u64) -> Recorded {
         }
         let ledger: std::sync::Arc<Ledger> = load.stop().await;
         let answered = ledger.events().into_iter().filter(|(_, answers)| answers.kept > 0);
-        kept.extend(answered.map(|((id, status), answers)| (answers.kept_at, event(&id, status))));
+        kept.extend(answered.map(|(event, answers)| (answers.kept_at, body(&event))));
     }
     kept.sort();
     Recorded { calls: read(&log), kept }
