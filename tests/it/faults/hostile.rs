@@ -107,6 +107,9 @@ async fn hundreds_of_bad_connections_slow_nobody_down(database: Database) {
     let environment = vec![("LIMITS_HEAD_SECONDS", "2".to_owned()), ("LIMITS_BODY_SECONDS", "2".to_owned())];
     let setup = Setup { environment, ..Setup::default() };
     let process = Process::serve_with(&database.environment(), setup);
+    // It listens before it has reached its database.
+    let mut sender = Sender::connect(process.address).await;
+    assert_eq!(sender.post(&event("first", "delivered")).await.short(), (200, "ok"));
     let quiet = slowest_hundredth(process.address).await;
     let before = process.resident();
     let mut clients = JoinSet::new();
