@@ -1,16 +1,12 @@
 //! The limits of refused calls: those beyond wait, and are refused all the same; what is signed never waits.
 
-use std::{
-    fs::{self, File},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use http::Method;
-use tempfile::TempDir;
 
 use crate::support::{
     database::{Database, on_each_store},
-    process::{Process, Setup},
+    process::Logged,
     provider::{event, request},
     receiver::Receiver,
     wire::Wire,
@@ -98,14 +94,10 @@ async fn without_a_limit_nobody_waits(database: Database) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_refusals_is_a_few_lines_of_log() {
     let database = Database::on_sqlite().await;
-    let place = TempDir::new().unwrap();
-    let path = place.path().join("log");
-    let environment = vec![("LIMITS_REFUSED_PER_ADDRESS", "5".to_owned())];
-    let setup = Setup { log: Some(File::create(&path).unwrap()), environment, ..Setup::default() };
-    let process = Process::serve_with(&database.environment(), setup);
+    let logged = Logged::serve(&database, vec![("LIMITS_REFUSED_PER_ADDRESS", "5".to_owned())]);
     let mut flood = tokio::task::JoinSet::new();
     for _ in 0..60 {
-        let address = process.address;
+        let address = logged.process.address;
         flood.spawn(async move {
             let mut sender = crate::support::sender::Sender::connect(address).await;
             let reply = sender.send(Method::POST, &[("x-nexo-signature", "sha256=00")], b"x").await.unwrap();
@@ -113,8 +105,7 @@ async fn a_flood_of_refusals_is_a_few_lines_of_log() {
         });
     }
     flood.join_all().await;
-    assert!(process.terminate().success());
-    let log = fs::read_to_string(&path).unwrap();
+    let log = logged.terminate().await;
     let lines = log.lines().filter(|line| line.contains("refused")).count();
     assert!((5..30).contains(&lines), "{log}");
     assert!(log.contains("\"client\":\"127.0.0.1\""), "{log}");

@@ -1,32 +1,27 @@
 //! What the writer commits together, and what it does while a store is away.
 
 use std::{
-    fs::{self, File},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use nexo_receiver::{
     batch::Outcome,
     clock::Timestamp,
     event::Arrival,
     news::News,
-    secret::Secret,
-    signature::{Keyring, SigningKey},
     store::open::{Location, open},
     waiting::Waiters,
     writer::{Answer, NotKept, Options, QueueFull, Writer},
 };
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use crate::support::{
     database::{Database, on_each_store},
-    process::{Process, Setup},
-    provider::{WEBHOOK_SECRET, event},
+    process::Logged,
+    provider::{WEBHOOK_SECRET, event, verified},
     sender::Sender,
     until::until,
 };
@@ -48,10 +43,7 @@ async fn writer_at(location: &Location) -> (Writer, JoinHandle<()>) {
 }
 
 fn arrival(id: &str) -> Arrival {
-    let (body, secret) = (Bytes::from(event(id, "delivered")), Secret::new(WEBHOOK_SECRET.to_owned()));
-    let signature = SigningKey::from_secret(&secret).sign(&body);
-    let verified = Keyring::new(&secret, None).verify(body, signature).unwrap();
-    Arrival::understand(verified, Timestamp::now())
+    Arrival::understand(verified(WEBHOOK_SECRET, &event(id, "delivered")), Timestamp::now())
 }
 
 fn submit(writer: &Writer, ids: std::ops::Range<usize>) -> Vec<oneshot::Receiver<Answer>> {
@@ -85,12 +77,19 @@ async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
         let database = Database::on_postgres().await;
         let (writer, _) = writer(&database).await;
         let hold = database.hold_writers().await;
-        let mut answers = submit(&writer, 0..first);
-        until(async || under_way(&database).await >= 1).await;
-        answers.extend(submit(&writer, first..first + 64));
-        until(async || under_way(&database).await == 2).await;
+        let mut answers = Vec::new();
+        for (commits, arrivals) in [(1, first), (2, 100)] {
+            answers.extend(submit(&writer, 0..arrivals));
+            until(async || under_way(&database).await >= commits).await;
+        }
         hold.release().await;
-        all_new(answers).await;
+        let mut new = 0;
+        for answer in answers {
+            new += usize::from(answer.await.unwrap().unwrap() == Outcome::New);
+        }
+        assert_eq!(new, 100);
+        let twice = database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await;
+        assert_eq!(usize::try_from(twice).unwrap(), first);
     }
 }
 
@@ -145,43 +144,22 @@ async fn a_store_that_failed_is_left_alone_for_a_moment(database: Database) {
     .await;
 }
 
-/// A service that writes its log to a file.
-struct Logged {
-    process: Process,
-    place: TempDir,
-}
-
-impl Logged {
-    fn serve(database: &Database) -> Self {
-        let place = TempDir::new().unwrap();
-        let log = Some(File::create(place.path().join("log")).unwrap());
-        let process = Process::serve_with(&database.environment(), Setup { log, ..Setup::default() });
-        Self { process, place }
-    }
-
-    /// Stops it; the lines of its log.
-    async fn lines(self) -> Vec<Value> {
-        assert!(self.process.terminate().success());
-        let read = || fs::read_to_string(self.place.path().join("log")).unwrap();
-        until(async || read().contains("\"stopped\"")).await;
-        read().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-}
-
-fn saying<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
-    lines.iter().filter(|line| line["message"] == message).collect()
+/// The lines of a log that say this.
+fn saying(log: &str, message: &str) -> Vec<Value> {
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["message"] == message).collect()
 }
 
 async fn the_log_counts_what_was_committed_in_a_line_a_second(database: Database) {
-    let (logged, started) = (Logged::serve(&database), Instant::now());
+    let (logged, started) = (Logged::serve(&database, Vec::new()), Instant::now());
     let mut sender = Sender::connect(logged.process.address).await;
     for n in 0..20 {
         for status in ["delivered", "sent", "delivered", "delivered"] {
             assert_eq!(sender.post(&event(&n.to_string(), status)).await.short(), (200, "ok"));
         }
     }
-    let lines = logged.lines().await;
-    let committed = saying(&lines, "committed");
+    let log = logged.terminate().await;
+    let committed = saying(&log, "committed");
     let sum = |what: &str| committed.iter().map(|line| line[what].as_u64().unwrap()).sum::<u64>();
     assert_eq!(["new", "older", "repeated"].map(sum), [20, 20, 40]);
     // One at once, one at the end, and one for each whole second between.
@@ -194,7 +172,7 @@ const SHOW: &str = "ALTER TABLE elsewhere RENAME TO deliveries";
 
 async fn an_outage_is_two_lines_in_the_log(database: Database) {
     const OUTAGE: Duration = Duration::from_millis(400);
-    let logged = Logged::serve(&database);
+    let logged = Logged::serve(&database, Vec::new());
     let mut sender = Sender::connect(logged.process.address).await;
     database.execute(HIDE).await;
     let began = Instant::now();
@@ -205,7 +183,7 @@ async fn an_outage_is_two_lines_in_the_log(database: Database) {
     .await;
     database.execute(SHOW).await;
     until(async || sender.post(&event("a", "delivered")).await.status == 200).await;
-    let lines = logged.lines().await;
+    let log = logged.terminate().await;
     let failed = "a commit failed: webhooks are answered 503 until the store is back";
-    assert_eq!([failed, "the store is back"].map(|message| saying(&lines, message).len()), [1, 1]);
+    assert_eq!([failed, "the store is back"].map(|message| saying(&log, message).len()), [1, 1]);
 }

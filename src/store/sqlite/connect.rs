@@ -54,7 +54,7 @@ pub(super) async fn writer(options: &Options, file: &Path) -> Result<SqliteConne
         .journal_mode(SqliteJournalMode::Wal)
         // Each commit is synced. In this mode NORMAL would lose the last ones with the machine.
         .synchronous(SqliteSynchronous::Full)
-        // `commit::Writer` does it: SQLite's own says nothing when the disk fails.
+        // `write::Writer` does it: SQLite's own says nothing when the disk fails.
         .pragma("wal_autocheckpoint", "0")
         // Ids and phones come in no order: with SQLite's own 2 MiB most of their indexes' pages were read each time.
         .pragma("cache_size", "-8192");

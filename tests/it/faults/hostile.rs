@@ -1,14 +1,9 @@
 //! Clients that mean no good: what they send gets nowhere, costs bounded memory, and keeps no signed event waiting.
 
-use std::{
-    fs::{self, File},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -21,7 +16,7 @@ use crate::support::{
     database::{Database, on_each_store},
     load::evenly,
     oddities::oddities,
-    process::{Process, Setup},
+    process::{Logged, Process, Setup},
     provider::{event, head, sign},
     sender::Sender,
     until::until,
@@ -49,21 +44,18 @@ pub(super) fn assert_refused(what: &str, answer: &str) {
 }
 
 async fn what_no_client_sends_gets_nowhere(database: Database) {
-    let place = TempDir::new().unwrap();
-    let log = place.path().join("log");
     let environment = vec![("RUST_LOG", "debug".to_owned()), ("LIMITS_BODY_SECONDS", "2".to_owned())];
-    let setup = Setup { log: Some(File::create(&log).unwrap()), environment, ..Setup::default() };
-    let process = Process::serve_with(&database.environment(), setup);
+    let logged = Logged::serve(&database, environment);
+    let address = logged.process.address;
     for (name, bytes) in oddities() {
-        let mut stream = TcpStream::connect(process.address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
         assert_refused(name, &exchange(&mut stream, &bytes).await);
     }
-    let mut sender = Sender::connect(process.address).await;
+    let mut sender = Sender::connect(address).await;
     assert_eq!(sender.post(&event("good", "delivered")).await.short(), (200, "ok"));
-    assert!(process.terminate().success());
+    let log = logged.terminate().await;
     assert_eq!(database.number("SELECT count(*) FROM deliveries").await, 1);
     assert_eq!(database.number("SELECT count(*) FROM quarantine").await, 0);
-    let log = fs::read_to_string(&log).unwrap();
     for line in log.lines() {
         serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("a line that is no event: {line}"));
     }

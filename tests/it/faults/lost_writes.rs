@@ -59,7 +59,7 @@ async fn record(lives: &[(usize, End)], seed: u64) -> Recorded {
         }
         let ledger: std::sync::Arc<Ledger> = load.stop().await;
         let answered = ledger.events().into_iter().filter(|(_, answers)| answers.kept > 0);
-        kept.extend(answered.map(|(event, answers)| (answers.kept_at, body(&event))));
+        kept.extend(answered.map(|((id, status), answers)| (answers.kept_at, body(&id, status))));
     }
     kept.sort();
     Recorded { calls: read(&log), kept }

@@ -14,7 +14,7 @@ use super::hostile::{assert_refused, exchange};
 use crate::support::{
     database::Database,
     oddities::oddities,
-    process::{Process, Setup, free_port},
+    process::{Logged, Process, Setup, free_port},
     provider::{event, head},
     sender::Sender,
     until::until,
@@ -94,19 +94,13 @@ async fn connect_from_afar(to: SocketAddr) -> TcpStream {
 
 /// Whom the log names for a forged call that says that it comes from somewhere else.
 async fn named(database: &Database, trusted: &str, proxy: impl AsyncFnOnce(SocketAddr) -> Proxy) -> String {
-    let place = TempDir::new().unwrap();
-    let path = place.path().join("log");
-    let environment = vec![("SERVER_TRUSTED_PROXIES", trusted.to_owned())];
-    let setup = Setup { log: Some(File::create(&path).unwrap()), environment, ..Setup::default() };
-    let process = Process::serve_with(&database.environment(), setup);
-    let proxy = proxy(process.address).await;
+    let logged = Logged::serve(database, vec![("SERVER_TRUSTED_PROXIES", trusted.to_owned())]);
+    let proxy = proxy(logged.process.address).await;
     let forged =
         head(1, "sha256=00").replace("host: test", "host: test\r\nx-forwarded-for: 203.0.113.9") + "x";
     let answer = exchange(&mut connect_from_afar(proxy.address).await, forged.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
-    let read = || fs::read_to_string(&path).unwrap();
-    until(async || read().contains("\"client\":\"")).await;
-    let log = read();
+    let log = logged.terminate().await;
     let (_, rest) = log.split_once("\"client\":\"").unwrap();
     rest.split('"').next().unwrap().to_owned()
 }

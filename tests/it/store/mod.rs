@@ -14,7 +14,6 @@ mod sqlite;
 mod statistics;
 mod trouble;
 
-use bytes::Bytes;
 use nexo_receiver::{
     batch::{Batch, Outcome},
     clock::Timestamp,
@@ -22,10 +21,11 @@ use nexo_receiver::{
     event::{Arrival, Meaning, NotUnderstood},
     proof::Proof,
     secret::Secret,
-    signature::{Keyring, SigningKey},
     store::Store,
 };
 use serde_json::{Value, json};
+
+use crate::support::provider::verified;
 
 /// What an event says; empty texts are null.
 #[derive(Clone, Copy)]
@@ -102,10 +102,7 @@ fn arrival(body: &[u8], seconds: i64) -> Arrival {
 }
 
 fn arrival_under(key: &str, body: &[u8], seconds: i64) -> Arrival {
-    let body = Bytes::copy_from_slice(body);
-    let signature = SigningKey::from_secret(&secret(key)).sign(&body);
-    let verified = Keyring::new(&secret(key), None).verify(body, signature).unwrap();
-    Arrival::understand(verified, after(seconds))
+    Arrival::understand(verified(key, body), after(seconds))
 }
 
 /// The same bytes as quarantine has them after the database refused the event that they are.

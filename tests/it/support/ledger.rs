@@ -25,7 +25,7 @@ pub type Event = (String, &'static str);
 
 /// Its bytes. Each id has a time of its own within the guide's second: where all have one, each page of a list would put
 /// all of them in order.
-pub fn body((id, status): &Event) -> Vec<u8> {
+pub fn body(id: &str, status: &str) -> Vec<u8> {
     let digest = Digest::of(id.as_bytes());
     let micros =
         digest.as_bytes().iter().fold(0, |sum: u32, byte| (sum * 256 + u32::from(*byte)) % 1_000_000);
@@ -189,7 +189,7 @@ async fn look(store: &dyn Store, id: String, events: Vec<(&'static str, Answers)
     .await;
     let mut kept = 0;
     for (status, answers) in events {
-        let body = body(&(id.clone(), status));
+        let body = body(&id, status);
         let times: Vec<_> =
             evidence.iter().filter(|it| it.proof.body()[..] == body[..]).map(|it| it.times).collect();
         assert!(times.len() <= 1, "{id} {status} is there twice");

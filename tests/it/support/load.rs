@@ -55,7 +55,7 @@ async fn send(address: SocketAddr, mut rng: Rng, ledger: Arc<Ledger>) {
         };
         while !ledger.ended.load(Ordering::Relaxed) {
             let next = ledger.next(&mut rng);
-            match sender.try_post(&body(&next)).await {
+            match sender.try_post(&body(&next.0, next.1)).await {
                 Ok(reply) if reply.status == 200 => ledger.keep(&next),
                 Ok(reply) => {
                     assert_eq!(reply.status, 503, "{}", reply.text);

@@ -9,9 +9,14 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use super::{
-    database::Database, http::API_TOKEN, provider::WEBHOOK_SECRET, until::look_again, wire::PATIENCE,
+    database::Database,
+    http::API_TOKEN,
+    provider::WEBHOOK_SECRET,
+    until::{look_again, until},
+    wire::PATIENCE,
 };
 
 /// How the binary is started.
@@ -114,6 +119,32 @@ impl Process {
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).expect("it runs").count()
+    }
+}
+
+/// A running `serve` whose log is kept.
+pub struct Logged {
+    pub process: Process,
+    folder: TempDir,
+}
+
+impl Logged {
+    /// Starts it with more of an environment.
+    pub fn serve(database: &Database, environment: Vec<(&'static str, String)>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let log = Some(File::create(folder.path().join("log")).unwrap());
+        let process =
+            Process::serve_with(&database.environment(), Setup { log, environment, ..Setup::default() });
+        Self { process, folder }
+    }
+
+    /// Stops it as SIGTERM does; all of its log.
+    pub async fn terminate(self) -> String {
+        assert!(self.process.terminate().success());
+        let log = || std::fs::read_to_string(self.folder.path().join("log")).unwrap();
+        // Its last line comes through a thread of ours.
+        until(async || log().lines().last().is_some_and(|line| line.contains("\"stopped\""))).await;
+        log()
     }
 }
 

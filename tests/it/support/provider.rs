@@ -1,6 +1,10 @@
 //! What the provider would send: bodies and their signatures.
 
-use nexo_receiver::{secret::Secret, signature::SigningKey};
+use bytes::Bytes;
+use nexo_receiver::{
+    secret::Secret,
+    signature::{Keyring, SigningKey, Verified},
+};
 
 /// The webhook secret of every service under test.
 pub const WEBHOOK_SECRET: &str = "whsec_under_test";
@@ -13,6 +17,13 @@ pub fn sign(body: &[u8]) -> String {
 /// The signature header's value for a body, under any secret.
 pub fn sign_with(secret: &str, body: &[u8]) -> String {
     SigningKey::from_secret(&Secret::new(secret.to_owned())).sign(body).to_string()
+}
+
+/// A body that was signed under any secret, and checked.
+pub fn verified(secret: &str, body: &[u8]) -> Verified {
+    let (body, secret) = (Bytes::copy_from_slice(body), Secret::new(secret.to_owned()));
+    let signature = SigningKey::from_secret(&secret).sign(&body);
+    Keyring::new(&secret, None).verify(body, signature).unwrap()
 }
 
 /// An event as the provider's guide shows it.
