@@ -1,8 +1,19 @@
 //! TLS to Postgres, as a managed one asks for it.
 
-use nexo_receiver::store::open::{Location, open};
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::fd::OwnedFd,
+};
 
-use crate::support::database::{given, postgres_options, server_url};
+use nexo_receiver::store::open::{Location, open};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::support::{
+    database::{Database, given, postgres_options, server_url},
+    process::Process,
+    provider::event,
+    sender::Sender,
+};
 
 async fn connects(parameters: &str) -> Result<(), String> {
     let url = server_url().replace("127.0.0.1", "localhost");
@@ -26,4 +37,31 @@ async fn a_server_whose_certificate_nobody_knows_is_refused() {
         let error = connects(&format!("sslmode={mode}")).await.unwrap_err();
         assert!(error.contains("certificate"), "{mode}: {error}");
     }
+}
+
+/// The TCP connections that a process has, as the other side of each and whether it sends what is small at once.
+fn connections(process: &Process) -> Vec<(SocketAddr, bool)> {
+    let pid = Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap();
+    let handle = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let numbers = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let copies = numbers.filter_map(|entry| {
+        let number = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        // One that is closed by now is no matter.
+        pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()).ok()
+    });
+    let streams = copies.map(|copy: OwnedFd| TcpStream::from(copy));
+    streams.filter_map(|stream| Some((stream.peer_addr().ok()?, stream.nodelay().ok()?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_waits_for_an_acknowledgement_before_it_sends_on() {
+    let database = Database::on_postgres().await;
+    let process = Process::serve(&database);
+    let mut sender = Sender::connect(process.address).await;
+    assert_eq!(sender.post(&event("a", "delivered")).await.short(), (200, "ok"));
+    let connections = connections(&process);
+    // Ours and the database's at the least.
+    assert!(connections.len() >= 2, "{connections:?}");
+    assert!(connections.iter().all(|(_, at_once)| *at_once), "{connections:?}");
+    assert!(process.terminate().success());
 }
