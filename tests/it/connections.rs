@@ -178,7 +178,7 @@ async fn a_sender_that_hangs_up_changes_nothing(database: Database) {
     gone.send(request(&event("gone", "delivered"))).await;
     receiver.until_metric("nexo_queue_depth", |waiting| waiting >= 1.0).await;
     drop(gone);
-    hold.release().await;
+    hold.close().await;
     assert!(wire.answer().await.starts_with("HTTP/1.1 200 "));
     receiver.stop().await;
     let gone = database.open().await.delivery(&DeliveryId::parse("gone".into()).unwrap()).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_full_queue_is_answered_503_and_a_kept_event_200(database: Database) {
         refused.push(posts.join_next().await.unwrap().unwrap());
     }
     assert!(refused.iter().all(|(_, status, retry)| *status == 503 && retry == "1"), "{refused:?}");
-    hold.release().await;
+    hold.close().await;
     let kept: Vec<_> = posts.join_all().await;
     assert!(kept.iter().all(|(_, status, _)| *status == 200), "{kept:?}");
     let store = database.open().await;
@@ -221,7 +221,7 @@ async fn a_store_that_takes_too_long_is_answered_503(database: Database) {
     let hold = database.hold_writers().await;
     let reply = receiver.sender().await.post(&event("a", "delivered")).await;
     assert_eq!((reply.status.as_u16(), reply.header("retry-after")), (503, "1"));
-    hold.release().await;
+    hold.close().await;
     assert_eq!(receiver.sender().await.post(&event("b", "delivered")).await.short(), (200, "ok"));
 }
 
@@ -272,7 +272,7 @@ async fn what_is_in_flight_is_finished_at_the_stop(database: Database) {
     timeout(PATIENCE, async { while Sender::try_connect(address).await.is_ok() {} })
         .await
         .expect("nobody listens");
-    hold.release().await;
+    hold.close().await;
     let answer = waiting.until_closed().await;
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer}");
     assert!(stopping.await.unwrap(), "an idle connection holds nothing up");

@@ -290,7 +290,7 @@ async fn a_poisonous_event_never_fails_its_neighbours(database: Database) {
         posts.spawn(async move { sender.post(&body).await.status.as_u16() });
     }
     receiver.until_metric("nexo_queue_depth", |waiting| waiting >= 5.0).await;
-    hold.release().await;
+    hold.close().await;
     assert_eq!(posts.join_all().await, [200; 6]);
     let store = database.open().await;
     for neighbour in ["a", "b", "c"] {

@@ -82,7 +82,7 @@ async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
             answers.extend(submit(&writer, 0..arrivals));
             until(async || under_way(&database).await >= commits).await;
         }
-        hold.release().await;
+        hold.close().await;
         let mut new = 0;
         for answer in answers {
             new += usize::from(answer.await.unwrap().unwrap() == Outcome::New);
@@ -103,7 +103,7 @@ async fn what_is_not_worth_a_sync_or_has_no_lane_waits_to_be_committed_together(
         answers.extend(submit(&writer, ids));
         stays_under_way(&database, commits).await;
     }
-    hold.release().await;
+    hold.close().await;
     all_new(answers).await;
     assert_eq!(database.number("SELECT COUNT(DISTINCT xmin::text) FROM deliveries").await, 3);
 }
@@ -134,7 +134,7 @@ async fn a_store_that_failed_is_left_alone_for_a_moment(database: Database) {
         let hold = database.hold_writers().await;
         let before = Instant::now();
         assert_eq!(tell().await, Err(NotKept));
-        hold.release().await;
+        hold.close().await;
         let again = tell().await;
         let in_time = before.elapsed() < PATIENCE + MOMENT;
         assert!(!in_time || again == Err(NotKept), "{again:?} after {:?}", before.elapsed());

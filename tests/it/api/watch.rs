@@ -220,5 +220,5 @@ async fn the_store_away_is_told(database: Database) {
     let answer = told.unwrap();
     assert_eq!((answer.refusal().0, answer.refusal().1.as_str()), (503, "store_unavailable"));
     assert_eq!(answer.header("retry-after"), "1");
-    hold.release().await;
+    hold.close().await;
 }

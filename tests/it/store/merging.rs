@@ -14,7 +14,7 @@ use proptest::{
     sample::select,
     test_runner::{Config, TestRunner},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{DELIVERED, Told, after, id, keep};
 use crate::support::{
@@ -62,9 +62,9 @@ fn batches() -> impl Strategy<Value = Vec<(bool, Vec<Arrival>)>> {
 
 async fn any_sequence_in_any_batches_gives_what_merge_gives(database: Database) {
     let replicas = [database.open().await, database.open().await];
+    let cleaner = Mutex::new(database.direct().await);
     // proptest is no async code: it has a thread of its own.
     let handle = Handle::current();
-    let database = Arc::new(database);
     tokio::task::spawn_blocking(move || {
         let config = Config {
             cases: u32::try_from(rounds(48)).unwrap(),
@@ -73,7 +73,10 @@ async fn any_sequence_in_any_batches_gives_what_merge_gives(database: Database) 
         };
         TestRunner::new(config)
             .run(&batches(), |batches| {
-                handle.block_on(compare(&database, &replicas, batches));
+                handle.block_on(async {
+                    cleaner.lock().await.execute("DELETE FROM older_events; DELETE FROM deliveries").await;
+                    compare(&replicas, batches).await;
+                });
                 Ok(())
             })
             .unwrap();
@@ -82,8 +85,7 @@ async fn any_sequence_in_any_batches_gives_what_merge_gives(database: Database) 
     .unwrap();
 }
 
-async fn compare(database: &Database, replicas: &[Arc<dyn Store>; 2], batches: Vec<(bool, Vec<Arrival>)>) {
-    database.execute("DELETE FROM older_events; DELETE FROM deliveries").await;
+async fn compare(replicas: &[Arc<dyn Store>; 2], batches: Vec<(bool, Vec<Arrival>)>) {
     let mut states: BTreeMap<DeliveryId, Delivery> = BTreeMap::new();
     let mut times: BTreeMap<_, u64> = BTreeMap::new();
     for (replica, batch) in batches {

@@ -155,16 +155,21 @@ impl Database {
         self.sqlite_file().with_extension("db-wal").metadata().map_or(0, |log| log.len())
     }
 
+    /// A connection past the store.
+    pub async fn direct(&self) -> Direct {
+        match &self.place {
+            Place::Postgres { server, name } => {
+                Direct::Postgres(PgConnection::connect(&url(server, name)).await.unwrap())
+            }
+            Place::Sqlite { .. } => Direct::Sqlite(self.sqlite().await),
+        }
+    }
+
     /// Runs statements past the store.
     pub async fn execute(&self, sql: &str) {
-        match &self.place {
-            Place::Postgres { server, name } => run(&url(server, name), sql).await,
-            Place::Sqlite { .. } => {
-                let mut connection = self.sqlite().await;
-                sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
-                connection.close().await.unwrap();
-            }
-        }
+        let mut connection = self.direct().await;
+        connection.execute(sql).await;
+        connection.close().await;
     }
 
     /// Runs statements in the server's own database.
@@ -231,22 +236,18 @@ impl Database {
         .await;
     }
 
-    /// Holds up every commit until released.
-    pub async fn hold_writers(&self) -> Hold {
-        match &self.place {
-            Place::Postgres { server, name } => {
-                let mut connection = PgConnection::connect(&url(server, name)).await.unwrap();
-                let lock =
-                    "BEGIN; LOCK TABLE deliveries, older_events, quarantine IN SHARE ROW EXCLUSIVE MODE";
-                sqlx::raw_sql(lock).execute(&mut connection).await.unwrap();
-                Hold::Postgres(connection)
-            }
-            Place::Sqlite { .. } => {
-                let mut connection = self.sqlite().await;
-                sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
-                Hold::Sqlite(connection)
-            }
-        }
+    /// Holds up every commit until the connection is closed.
+    pub async fn hold_writers(&self) -> Direct {
+        let mut connection = self.direct().await;
+        connection
+            .execute(match connection {
+                Direct::Postgres(_) => {
+                    "BEGIN; LOCK TABLE deliveries, older_events, quarantine IN SHARE ROW EXCLUSIVE MODE"
+                }
+                Direct::Sqlite(_) => "BEGIN IMMEDIATE",
+            })
+            .await;
+        connection
     }
 
     async fn sqlite(&self) -> SqliteConnection {
@@ -259,19 +260,29 @@ impl Database {
     }
 }
 
-/// Commits wait while this is held.
-pub enum Hold {
+/// A connection to a test's database that goes past the store.
+pub enum Direct {
     Postgres(PgConnection),
     Sqlite(SqliteConnection),
 }
 
-impl Hold {
-    /// Lets commits go on.
-    pub async fn release(self) {
+impl Direct {
+    /// Runs statements.
+    pub async fn execute(&mut self, sql: &str) {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
-            Self::Postgres(connection) => connection.close().await.unwrap(),
-            Self::Sqlite(connection) => connection.close().await.unwrap(),
+            Self::Postgres(connection) => drop(sql.execute(connection).await.unwrap()),
+            Self::Sqlite(connection) => drop(sql.execute(connection).await.unwrap()),
         }
+    }
+
+    /// Ends it, and a transaction that it is in.
+    pub async fn close(self) {
+        match self {
+            Self::Postgres(connection) => connection.close().await,
+            Self::Sqlite(connection) => connection.close().await,
+        }
+        .unwrap();
     }
 }
 
