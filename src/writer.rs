@@ -31,8 +31,9 @@ use crate::{
 /// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// With so many that wait a commit begins beside another one: fewer are not worth a sync of their own.
-const WORTH_A_SYNC: usize = 64;
+/// With so many that wait a commit begins beside another one. Where the database is near and its disk is fast, two at a
+/// time share what one does cheaper; where they are slow, more than these wait soon.
+const WORTH_A_SYNC: usize = 256;
 
 /// At most so often is it logged what was committed: a line for each costs a lone one an eighth of its processor time.
 const LOG_PAUSE: Duration = Duration::from_secs(1);

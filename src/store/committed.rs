@@ -38,6 +38,15 @@ impl Committed {
         }
     }
 
+    /// Every leader stands in a new row.
+    pub(super) fn all_are_new(&mut self, batch: &Batch) {
+        let mut leader = 0;
+        for of_one in batch.events.chunk_by(|one, next| one.id() == next.id()) {
+            self.0[leader] = Some(Outcome::New);
+            leader += of_one.len();
+        }
+    }
+
     /// Whether nothing of the batch is left to be done.
     pub(super) fn is_all_of(&self, batch: &Batch) -> bool {
         batch.quarantine.is_empty() && self.0.iter().all(Option::is_some)

@@ -73,12 +73,12 @@ async fn all_new(answers: Vec<oneshot::Receiver<Answer>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
-    for first in [1, 100] {
+    for first in [1, 300] {
         let database = Database::on_postgres().await;
         let (writer, _) = writer(&database).await;
         let hold = database.hold_writers().await;
         let mut answers = Vec::new();
-        for (commits, arrivals) in [(1, first), (2, 100)] {
+        for (commits, arrivals) in [(1, first), (2, 300)] {
             answers.extend(submit(&writer, 0..arrivals));
             until(async || under_way(&database).await >= commits).await;
         }
@@ -87,7 +87,7 @@ async fn a_batch_is_committed_beside_the_first_one_however_small_that_is() {
         for answer in answers {
             new += usize::from(answer.await.unwrap().unwrap() == Outcome::New);
         }
-        assert_eq!(new, 100);
+        assert_eq!(new, 300);
         let twice = database.number("SELECT COUNT(*) FROM deliveries WHERE times = 2").await;
         assert_eq!(usize::try_from(twice).unwrap(), first);
     }
@@ -99,7 +99,7 @@ async fn what_is_not_worth_a_sync_or_has_no_lane_waits_to_be_committed_together(
     let (writer, _) = writer(&database).await;
     let hold = database.hold_writers().await;
     let mut answers = Vec::new();
-    for (ids, commits) in [(0..1, 1), (1..11, 1), (11..65, 2), (65..129, 2), (129..200, 2)] {
+    for (ids, commits) in [(0..1, 1), (1..200, 1), (200..257, 2), (257..513, 2), (513..600, 2)] {
         answers.extend(submit(&writer, ids));
         stays_under_way(&database, commits).await;
     }

@@ -109,7 +109,13 @@ impl Commit<'_> {
         let leaders: Vec<_> = batch.leaders().collect();
         let statement = statements::upsert(&leaders, self.noting).persistent(named);
         for row in statement.fetch_all(&mut *connection).await? {
-            committed.stands(batch, &rows::id(&row)?, rows::count(&row, "times")?);
+            let times = rows::count(&row, "times")?;
+            match rows::maybe_id(&row)? {
+                Some(id) => committed.stands(batch, &id, times),
+                None if usize::try_from(times) == Ok(leaders.len()) => committed.all_are_new(batch),
+                // The rows follow.
+                None => {}
+            }
         }
         queue(connection, &leaders, named).await?;
         Ok(committed)

@@ -70,7 +70,7 @@ pub struct Options {
 pub struct Postgres {
     options: Options,
     to: PgConnectOptions,
-    /// Of commits. There are two, so that the database works on one batch while it syncs another.
+    /// Of commits. There are two, so that the database works on one batch while it syncs another, where it is slow.
     writers: [Slot; 2],
     /// Of what is written beside them, so that no commit waits for it; opened when they are needed.
     aside: [Slot; 4],

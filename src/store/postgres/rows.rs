@@ -105,6 +105,11 @@ pub(super) fn id(row: &PgRow) -> Result<DeliveryId, Error> {
     }
 }
 
+/// Likewise, of an answer that may be about none.
+pub(super) fn maybe_id(row: &PgRow) -> Result<Option<DeliveryId>, Error> {
+    row.try_get::<Option<Uuid>, _>("id")?.map(|_| id(row)).transpose()
+}
+
 /// Of a row of any other table.
 pub(super) fn key(row: &PgRow, column: &'static str) -> Result<DeliveryKey, Error> {
     row.try_get(column).map(DeliveryKey::from_uuid)

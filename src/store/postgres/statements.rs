@@ -22,23 +22,24 @@ macro_rules! columns {
     };
 }
 
-/// What [`bind_rows`] has bound, as rows.
+/// What [`bind_rows`] has bound, as rows. One `UNNEST` of all arrays, in `FROM`, would copy each value twice.
 macro_rules! bound_rows {
     () => {
-        "UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::numeric[], $7::text[],
-            $8::timestamptz[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::bytea[],
-            $14::text[], $15::bytea[], $16::bytea[], $17::bigint[])"
+        " SELECT UNNEST($1::uuid[]), UNNEST($2::text[]), UNNEST($3::text[]), UNNEST($4::text[]), UNNEST($5::text[]),
+            UNNEST($6::numeric[]), UNNEST($7::text[]), UNNEST($8::timestamptz[]), UNNEST($9::timestamptz[]),
+            UNNEST($10::timestamptz[]), UNNEST($11::timestamptz[]), UNNEST($12::text[]), UNNEST($13::bytea[]),
+            UNNEST($14::text[]), UNNEST($15::bytea[]), UNNEST($16::bytea[]), UNNEST($17::bigint[])"
     };
 }
 
 /// Rows are locked in the batch's order, so that replicas whose batches overlap wait for each other. One that holds
 /// another event than the batch's is left as it is, and missing in the answer.
 macro_rules! upsert {
-    ($($rows:expr),+) => {
+    ($rows:expr) => {
         concat!(
             "INSERT INTO deliveries AS known ",
             columns!(),
-            $($rows,)+
+            $rows,
             " ON CONFLICT (id) DO UPDATE SET
                 times = known.times + EXCLUDED.times,
                 signature = LEAST(known.signature, EXCLUDED.signature),
@@ -49,34 +50,43 @@ macro_rules! upsert {
     };
 }
 
-/// An upsert that also notes which rows are new; one that was received before has been received more often than here.
+/// An upsert that also notes which rows are new: those that no transaction has locked, since an update locks first.
 /// It is the first of its transaction, so that there is no note yet.
 macro_rules! noted {
-    ($new:expr, $($rows:expr),+) => {
+    ($rows:expr, $new:expr, $answer:expr) => {
         concat!(
             "WITH upserted AS (",
-            upsert!($($rows),+),
-            "), noted AS (INSERT INTO changes (position, ids, noted_at) ",
+            upsert!($rows),
+            ", known.xmax = 0 AS new), noted AS (INSERT INTO changes (position, ids, noted_at)
+            SELECT pg_current_xact_id()::text::bigint, ",
             $new,
-            ") SELECT id, text_id, times FROM upserted"
+            ") ",
+            $answer
         )
     };
 }
 
-/// The ids of new rows, in order; nothing where there are none.
+/// The ids of new rows; nothing where there are none.
 macro_rules! new_rows {
     () => {
-        "SELECT pg_current_xact_id()::text::bigint, array_agg(upserted.id ORDER BY upserted.id), now()
-        FROM upserted JOIN UNNEST($1::uuid[], $17::bigint[]) AS bound (id, times)
-            ON upserted.id = bound.id AND upserted.times = bound.times
-        HAVING COUNT(*) > 0"
+        "array_agg(id), now() FROM upserted WHERE new HAVING COUNT(*) > 0"
     };
 }
 
 /// Likewise of a lone row.
 macro_rules! new_row {
     () => {
-        "SELECT pg_current_xact_id()::text::bigint, ARRAY[id], now() FROM upserted WHERE times = $17"
+        "ARRAY[id], now() FROM upserted WHERE new"
+    };
+}
+
+/// How many rows are new, as `times` of no id; the rows themselves only if that is not all of them.
+macro_rules! count_or_rows {
+    () => {
+        "SELECT NULL::uuid AS id, NULL::text AS text_id, COUNT(*) AS times FROM upserted WHERE new
+        UNION ALL
+        SELECT id, text_id, times FROM upserted
+        WHERE (SELECT COUNT(*) FROM upserted WHERE new) < cardinality($1::uuid[])"
     };
 }
 
@@ -101,9 +111,9 @@ pub(super) const UPDATE: &str = concat!(
         error_code = new.error_code, created_at = new.created_at, completed_at = new.completed_at,
         received_at = new.received_at, source = new.source, standing = new.standing, kind = new.kind,
         body = new.body, signature = new.signature, times = new.times
-    FROM ",
+    FROM (",
     bound_rows!(),
-    " AS new ",
+    ") AS new ",
     columns!(),
     " WHERE known.id = new.id"
 );
@@ -127,11 +137,13 @@ type Statement = Query<'static, Db, PgArguments>;
 
 /// The one statement of most commits: each delivery's leader, and what is new of it noted if that is wanted.
 pub(super) fn upsert(leaders: &[&FoldedEvent], noting: bool) -> Statement {
+    const ALL: &str = noted!(bound_rows!(), new_rows!(), count_or_rows!());
+    const LONE: &str = noted!(bound_row!(), new_row!(), "SELECT id, text_id, times FROM upserted");
     match (leaders, noting) {
-        ([lone], true) => bind_row(sqlx::query(noted!(new_row!(), bound_row!())), lone),
+        ([lone], true) => bind_row(sqlx::query(LONE), lone),
         ([lone], false) => bind_row(sqlx::query(upsert!(bound_row!())), lone),
-        (_, true) => bind_rows(sqlx::query(noted!(new_rows!(), " SELECT * FROM ", bound_rows!())), leaders),
-        (_, false) => bind_rows(sqlx::query(upsert!(" SELECT * FROM ", bound_rows!())), leaders),
+        (_, true) => bind_rows(sqlx::query(ALL), leaders),
+        (_, false) => bind_rows(sqlx::query(upsert!(bound_rows!())), leaders),
     }
 }
 
