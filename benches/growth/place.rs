@@ -12,6 +12,7 @@ use nexo_receiver::{
     },
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
+use url::Url;
 
 use crate::filled::{self, Filled};
 
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A store and where it is.
 pub(crate) enum Place {
-    Postgres { store: Box<Postgres>, url: String },
+    Postgres { store: Box<Postgres>, url: Url },
     Sqlite { store: Sqlite, folder: PathBuf },
 }
 
@@ -37,7 +38,7 @@ impl Place {
                 read_timeout: PATIENCE,
             };
             let store = Box::new(Postgres::open(&options).await.unwrap());
-            return Self::Postgres { store, url: at.into() };
+            return Self::Postgres { store, url: at.parse().unwrap() };
         }
         let folder = PathBuf::from(at);
         let options = sqlite::Options {
@@ -60,10 +61,11 @@ impl Place {
     pub(crate) async fn empty_one(&self) -> Self {
         let beside = match self {
             Self::Postgres { url, .. } => {
-                let (server, name) = url.rsplit_once('/').expect("the URL names a database");
-                self.run(&format!("DROP DATABASE IF EXISTS {name}_empty")).await;
-                self.run(&format!("CREATE DATABASE {name}_empty")).await;
-                format!("{server}/{name}_empty")
+                let name = format!("{}_empty", database(url));
+                self.run(&format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}")).await;
+                let mut beside = url.clone();
+                beside.set_path(&name);
+                beside.into()
             }
             Self::Sqlite { folder, .. } => format!("{}_empty", folder.display()),
         };
@@ -85,8 +87,7 @@ impl Place {
         self.store().close().await;
         match self {
             Self::Postgres { url, .. } => {
-                let (_, name) = url.rsplit_once('/').expect("the URL names a database");
-                beside.run(&format!("DROP DATABASE {name}")).await;
+                beside.run(&format!("DROP DATABASE {}", database(&url))).await;
             }
             Self::Sqlite { folder, .. } => std::fs::remove_dir_all(folder).unwrap(),
         }
@@ -95,7 +96,7 @@ impl Place {
     /// Bytes of the write-ahead log so far, on Postgres.
     pub(crate) async fn log_bytes(&self) -> Option<f64> {
         let Self::Postgres { url, .. } = self else { return None };
-        let mut connection = PgConnection::connect(url).await.unwrap();
+        let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
         let bytes = "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8";
         Some(sqlx::query_scalar(bytes).fetch_one(&mut connection).await.unwrap())
     }
@@ -118,7 +119,7 @@ impl Place {
     /// Runs statements on Postgres, one by one: VACUUM does not go with others.
     async fn run(&self, sql: &str) {
         let Self::Postgres { url, .. } = self else { return };
-        let mut connection = PgConnection::connect(url).await.unwrap();
+        let mut connection = PgConnection::connect(url.as_str()).await.unwrap();
         for statement in sql.split(';').filter(|sql| !sql.trim().is_empty()) {
             sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
         }
@@ -130,4 +131,9 @@ impl Place {
             Self::Sqlite { store, .. } => store.explain(question).await.unwrap(),
         }
     }
+}
+
+/// The name of a URL's database.
+fn database(url: &Url) -> &str {
+    url.path().trim_start_matches('/')
 }

@@ -30,20 +30,20 @@ async fn a_steady_load_leaves_memory_and_descriptors_as_they_are(database: Datab
         look_again().await;
     }
     let report = load.await.unwrap();
-    // The middle of the first third, when all is warm, and the highest of the last.
+    // The highest of the second third, when all is warm, and of the last, when the load may have ended already.
     let third = samples.len() / 3;
     let (memory, files): (Vec<_>, Vec<_>) = samples.into_iter().unzip();
-    let (early, late) = (memory[third..2 * third].iter().max(), memory[2 * third..].iter().max());
-    let (early, late) = (*early.unwrap(), *late.unwrap());
-    let (most, last) = (*files[third..].iter().max().unwrap(), *files[third..].iter().min().unwrap());
+    let highest =
+        |of: &[usize]| (*of[third..2 * third].iter().max().unwrap(), *of[2 * third..].iter().max().unwrap());
+    let ((early, late), (fewer, more)) = (highest(&memory), highest(&files));
     println!(
-        "{time:?} at {RATE} a second: memory {} MiB, then {} MiB; descriptors {last} to {most}; log {} MiB at most\n{report}",
+        "{time:?} at {RATE} a second: memory {} MiB, then {} MiB; descriptors {fewer}, then {more}; log {} MiB at most\n{report}",
         early >> 20,
         late >> 20,
         longest_log >> 20
     );
     assert!(report.is_good(), "{report}");
     assert!(late < early + early / 4 + (4 << 20), "memory grows: {early}, {late}");
-    assert!(most <= last + 16, "descriptors: {last} to {most}");
+    assert!(more <= fewer + 16, "descriptors: {fewer}, {more}");
     assert!(longest_log < LONGEST_LOG, "{longest_log}");
 }
