@@ -150,7 +150,10 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     // Named, because SQLite, once somebody has run ANALYZE, may choose one that does not have the range in order.
     let index = match question {
         ListDeliveries { phone: Some(_), .. } => "deliveries_by_phone",
-        ListDeliveries { error_code: Some(_), .. } => "deliveries_by_error_code",
+        // Deliveries on their way are few, and few of them have an error code: not all of that code are looked through.
+        ListDeliveries { error_code: Some(_), status, .. } if *status != Some(Status::Sent) => {
+            "deliveries_by_error_code"
+        }
         ListDeliveries { carrier: Some(_), .. } => "deliveries_by_carrier",
         _ => "deliveries_by_status",
     };
