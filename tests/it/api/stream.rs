@@ -131,7 +131,8 @@ async fn followed(addresses: Vec<SocketAddr>, begin: String) -> Vec<(String, Str
     unreachable!()
 }
 
-/// Half as many deliveries, each first `sent` and then `delivered`, by senders at these replicas.
+/// Half as many deliveries, each first `sent` and then `delivered`, by senders at these replicas. Their ids are long, so
+/// that all changes are more than the 4 MiB which the kernel may keep for a reader.
 fn change(addresses: &[SocketAddr]) -> JoinSet<()> {
     const SENDERS: usize = 16;
     let mut senders = JoinSet::new();
@@ -141,7 +142,8 @@ fn change(addresses: &[SocketAddr]) -> JoinSet<()> {
             let mut connection = crate::support::sender::Sender::connect(address).await;
             for n in (sender..CHANGES / 2).step_by(SENDERS) {
                 for status in ["sent", "delivered"] {
-                    assert_eq!(connection.post(&event(&format!("e{n}"), status)).await.short(), (200, "ok"));
+                    let event = event(&format!("{n:0>250}"), status);
+                    assert_eq!(connection.post(&event).await.short(), (200, "ok"));
                 }
             }
         });
