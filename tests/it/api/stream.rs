@@ -50,7 +50,10 @@ async fn tell(receiver: &Receiver, id: &str, body: &str) {
 
 async fn each_change_is_told_as_it_stands(database: Database) {
     let receiver = Receiver::start(&database).await;
+    let mut earlier = open(receiver.address(), "").await;
     post(&receiver, &event("before", "delivered")).await;
+    // Now no older transaction is under way, of any database of that Postgres, so that the next begins after it.
+    assert_eq!(earlier.delivery().await.unwrap().1["id"], "before");
     let mut stream = open(receiver.address(), "").await;
     let first = stream.next().await.unwrap();
     assert_eq!(first.delivery, None, "where it begins");
@@ -188,6 +191,24 @@ async fn two_replicas_changes_are_each_seen_once_at_either() {
     for replica in replicas {
         replica.stop().await;
     }
+}
+
+/// What is committed meanwhile has no place yet, since what is still under way may come before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_during_an_older_transaction_is_told_what_came_after_it() {
+    let database = Database::on_postgres().await;
+    let receiver = Receiver::start(&database).await;
+    let mut older = database.direct().await;
+    older.execute("BEGIN; SELECT pg_current_xact_id()").await;
+    post(&receiver, &event("meanwhile", "delivered")).await;
+    let mut stream = open(receiver.address(), "").await;
+    assert_eq!(stream.next().await.unwrap().delivery, None, "where it begins");
+    older.close().await;
+    post(&receiver, &event("after", "delivered")).await;
+    for id in ["meanwhile", "after"] {
+        assert_eq!(stream.delivery().await.unwrap().1["id"], id);
+    }
+    receiver.stop().await;
 }
 
 /// The connection over which one replica hears of the other's commits is ended again and again.
