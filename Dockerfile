@@ -12,9 +12,10 @@ FROM docker.io/library/rust:${RUST_TAG} AS build
 WORKDIR /build
 
 # The dependencies (SQLite and the TLS library are compiled from C) make a layer of their own: it is
-# built again only when Cargo.toml, Cargo.lock or vendor/ changes. The stand-in crate is then cleaned away, so
+# built again only when Cargo.toml, Cargo.lock, .cargo/ or vendor/ changes. The stand-in crate is then cleaned away, so
 # that cargo, which goes by file times, can't take it for the real one.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY vendor vendor
 RUN mkdir src \
     && echo '//! Stand-in.' > src/lib.rs \

@@ -18,6 +18,9 @@ use crate::support::{
     until::until,
 };
 
+/// How the embedded store sees to it that something is on the disk; a folder by the first, its files by the second.
+const SYNCS: &str = "fsync,fdatasync";
+
 /// The first call of each thread's that fails is the one of this number.
 struct Failing {
     call: &'static str,
@@ -72,7 +75,7 @@ async fn meet(database: &Database, failing: &Failing, seed: u64) -> bool {
     let load = Load::start(&[process.address], 4, seed);
     until(async || failed_at(&trace).is_some() || load.ledger.kept() > 400).await;
     let failed = failed_at(&trace);
-    if failed.is_some() && failing.call == "fsync" {
+    if failed.is_some() && failing.call == SYNCS {
         let status = process.until_ended().await;
         assert_eq!(status.code(), Some(1), "after a failed sync it ends");
     } else if failed.is_some() && failing.number > 60 {
@@ -80,7 +83,7 @@ async fn meet(database: &Database, failing: &Failing, seed: u64) -> bool {
         load.ledger.until_more(5).await;
     }
     let ledger = load.stop().await;
-    if let Some(failed) = failed.filter(|_| failing.call == "fsync") {
+    if let Some(failed) = failed.filter(|_| failing.call == SYNCS) {
         let late =
             ledger.events().into_iter().find(|(_, answers)| answers.sent_at > failed && answers.kept > 0);
         assert_eq!(late.map(|(event, _)| event), None, "answered 200 after a failed sync");
@@ -114,5 +117,5 @@ async fn a_failed_write_loses_nothing_that_was_answered_200() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_failed_sync_nothing_is_answered_200() {
-    one_after_the_other("fsync", 30).await;
+    one_after_the_other(SYNCS, 30).await;
 }
