@@ -50,17 +50,20 @@ impl Rows {
     }
 }
 
-pub(super) static KNOWN: Rows = Rows::new("SELECT id FROM deliveries WHERE id IN (", "?", ")");
+/// The last row there is: each new one comes after it.
+pub(super) const LAST: &str = "SELECT coalesce(max(rowid), 0) FROM deliveries";
+
+pub(super) static KNOWN: Rows = Rows::new("SELECT id FROM deliveries WHERE id IN (", "?", ") AND rowid <= ?");
 
 pub(super) static INSERT: Rows = Rows::new(
     // OR ROLLBACK: a statement that could be taken back alone would first copy each page that it changes.
     "INSERT OR ROLLBACK INTO deliveries (id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at,
         listed_at, source, standing, kind, body, signature, times) VALUES ",
     "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "",
+    " ON CONFLICT (id) DO NOTHING",
 );
 
-/// New rows.
+/// Rows of the deliveries that have none yet.
 pub(super) fn bind_rows<'a>(rows: &[&'a FoldedEvent]) -> Query<'a, Db, SqliteArguments> {
     rows.iter().fold(sqlx::query(INSERT.for_rows(rows.len())), |statement, row| {
         let told = &row.event.told;
