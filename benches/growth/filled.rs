@@ -32,6 +32,7 @@ pub(crate) const POSTGRES: &str = "
 
 pub(crate) const SQLITE: &str = "
     PRAGMA synchronous = OFF;
+    PRAGMA cache_size = -4000000;
     INSERT INTO deliveries SELECT
         printf('%08x-0000-4000-8000-%012x', n * SCATTER % 4294967296, n),
         '+8498' || substr('0000000' || (n * 7919 % (ROWS / 5)), -7),

@@ -7,7 +7,6 @@ use sqlx::SqliteConnection;
 use super::{
     Sqlite,
     changes::note,
-    connect::PAGE_BYTES,
     hours::set_back,
     polls::queue,
     rows,
@@ -51,10 +50,11 @@ impl Work for Commit<'_> {
 
     /// A row's own pages if it is long, and a few of its indexes.
     fn pages(&self) -> usize {
+        const PAGE: usize = 4096;
         let Batch { events, quarantine } = self.0;
         let bytes: usize = events.iter().map(|event| event.proof.body().len()).sum();
         let more: usize = quarantine.iter().map(|body| body.verified.body().len()).sum();
-        2 + 3 * (events.len() + quarantine.len()) + (bytes + more) / PAGE_BYTES as usize
+        2 + 3 * (events.len() + quarantine.len()) + (bytes + more) / PAGE
     }
 }
 

@@ -15,10 +15,6 @@ use sqlx::{
 use super::{Options, meaning};
 use crate::store::StoreError;
 
-/// Bytes of a page of a new file. Ids and phones come in no order, so that each event changes two pages or three, and each
-/// is written whole: with SQLite's own 4,096 a commit under load takes a tenth longer. A file that has them keeps them.
-pub(super) const PAGE_BYTES: u32 = 2048;
-
 /// The file's name in its folder.
 const FILE: &str = "nexo-receiver.db";
 
@@ -55,7 +51,6 @@ pub(super) async fn writer(options: &Options, file: &Path) -> Result<SqliteConne
     let to_writer = to(file)
         // A wait for another process ends before the commit does, so that the error says what it was.
         .busy_timeout(options.commit_timeout.mul_f64(0.9))
-        .page_size(PAGE_BYTES)
         .journal_mode(SqliteJournalMode::Wal)
         // Each commit is synced. In this mode NORMAL would lose the last ones with the machine.
         .synchronous(SqliteSynchronous::Full)

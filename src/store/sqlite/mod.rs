@@ -74,7 +74,7 @@ impl Sqlite {
     /// [`StoreError::Unavailable`] when the folder or the file can't be written.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
         let file = connect::create(&options.folder)?;
-        let writer = write::Writer::new(connect::writer(options, &file).await?).await.map_err(meaning)?;
+        let writer = write::Writer::new(connect::writer(options, &file).await?);
         Ok(Self {
             options: options.clone(),
             readers: connect::readers(options, &file),

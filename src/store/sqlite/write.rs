@@ -24,12 +24,9 @@ pub(super) trait Work: Sync {
     fn pages(&self) -> usize;
 }
 
-/// After about so many bytes of changed pages the log is copied into the file: a page that many commits have changed is
+/// After about so many changed pages, of 4 KiB, the log is copied into the file: a page that many commits have changed is
 /// copied once.
-const EVERY_BYTES: usize = 32_000_000;
-
-/// A log that is still as long after it was copied waits for its readers.
-const LONG_LOG_BYTES: usize = 56_000_000;
+const EVERY_PAGES: usize = 8_000;
 
 /// The one connection that writes.
 pub(super) struct Writer {
@@ -37,17 +34,13 @@ pub(super) struct Writer {
     pub(super) connection: Option<SqliteConnection>,
     /// About how many pages it has left to copy from the log into the file.
     pages: usize,
-    /// A page of the file, in bytes.
-    page: usize,
 }
 
 impl Writer {
     /// An earlier life may have ended in the middle and left any log: the first commit copies it. A service that is
     /// killed soon after each start would else read a longer one at each.
-    pub(super) async fn new(mut connection: SqliteConnection) -> Result<Self, sqlx::Error> {
-        let page: u32 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut connection).await?;
-        let page = page as usize;
-        Ok(Self { connection: Some(connection), pages: EVERY_BYTES.div_ceil(page), page })
+    pub(super) fn new(connection: SqliteConnection) -> Self {
+        Self { connection: Some(connection), pages: EVERY_PAGES }
     }
 
     /// Closes the connection, in which SQLite copies the log into the file.
@@ -62,14 +55,13 @@ impl Writer {
     /// Copies the log into the file now and then. SQLite would do it by itself, but keep it a secret if the disk
     /// fails at it; and it would never begin the log anew while there is always some reader.
     async fn checkpoint(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        if self.pages * self.page < EVERY_BYTES {
+        const LONG_LOG_PAGES: i64 = 14_000;
+        if self.pages < EVERY_PAGES {
             return Ok(());
         }
         self.pages = 0;
         let passive = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
-        // Negative where it can't be told.
-        let logged = usize::try_from(passive.try_get::<i64, _>(1)?).unwrap_or_default();
-        if logged * self.page > LONG_LOG_BYTES {
+        if passive.try_get::<i64, _>(1)? > LONG_LOG_PAGES {
             // Waits for those that read the log now; new readers already do without.
             sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(connection).await?;
         }

@@ -104,29 +104,22 @@ async fn a_question_has_a_deadline() {
     store.quarantine(&ListQuarantine::default()).await.unwrap();
 }
 
-/// Also that of a file whose pages are larger: it keeps them.
 #[tokio::test]
 async fn the_log_is_copied_into_the_file_and_begun_anew() {
-    let earlier = Database::empty_on_sqlite();
-    std::fs::File::create(earlier.sqlite_file()).unwrap();
-    earlier.execute("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL").await;
-    for (database, page) in [(Database::empty_on_sqlite(), 2048), (earlier, 4096)] {
-        let store = database.open().await;
-        store.migrate().await.unwrap();
-        assert_eq!(database.number("PRAGMA page_size").await, page);
-        let padding = " ".repeat(20_000);
-        for round in 0..40 {
-            let body = |n| Told { id: &format!("{round}-{n}"), ..FAILED }.body() + &padding;
-            keep(&*store, (0..100).map(|n| arrival(body(n).as_bytes(), 0)).collect()).await;
-        }
-        let length = |suffix: &str| {
-            let mut name = database.sqlite_file().into_os_string();
-            name.push(suffix);
-            std::fs::metadata(name).unwrap().len()
-        };
-        assert!(length("") > 30_000_000, "{}", length(""));
-        assert!(length("-wal") < 64 << 20, "{}", length("-wal"));
+    let database = Database::on_sqlite().await;
+    let store = database.open().await;
+    let padding = " ".repeat(20_000);
+    for round in 0..40 {
+        let body = |n| Told { id: &format!("{round}-{n}"), ..FAILED }.body() + &padding;
+        keep(&*store, (0..100).map(|n| arrival(body(n).as_bytes(), 0)).collect()).await;
     }
+    let length = |suffix: &str| {
+        let mut name = database.sqlite_file().into_os_string();
+        name.push(suffix);
+        std::fs::metadata(name).unwrap().len()
+    };
+    assert!(length("") > 30_000_000, "{}", length(""));
+    assert!(length("-wal") < 64 << 20, "{}", length("-wal"));
 }
 
 #[tokio::test]
