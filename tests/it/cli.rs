@@ -4,12 +4,11 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
-    path::Path,
     process::{Command, Output, Stdio},
     thread,
 };
 
-use serde_json::Value;
+use crate::support::vectors::vectors;
 
 /// A secret that no line may ever show.
 const HUNTER: &str = "hunter2hunter2hunter2";
@@ -184,23 +183,17 @@ fn health_does_not_wait_for_ever() {
     assert!(ran.code == Some(1) && ran.stderr.contains("no answer within 3 s"), "{}", ran.stderr);
 }
 
-fn vectors() -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/signature-vectors.json");
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
 #[test]
 fn verify_finds_every_vector_right() {
     let folder = tempfile::tempdir().unwrap();
     let body = folder.path().join("body");
     for vector in vectors() {
-        let text = |field: &str| vector[field].as_str().unwrap();
-        fs::write(&body, hex::decode(text("body_hex")).unwrap()).unwrap();
-        let args = ["verify", "--body", body.to_str().unwrap(), "--signature", text("signature")];
-        let ran = run(&args, &[("NEXO_WEBHOOK_SECRET", text("secret"))]);
+        fs::write(&body, &vector.body).unwrap();
+        let args = ["verify", "--body", body.to_str().unwrap(), "--signature", &vector.signature];
+        let ran = run(&args, &[("NEXO_WEBHOOK_SECRET", &vector.secret)]);
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "right: signed with webhook.secret\n"));
         let ran =
-            run(&args, &[("NEXO_WEBHOOK_SECRET", "new"), ("NEXO_WEBHOOK_SECRET_PREVIOUS", text("secret"))]);
+            run(&args, &[("NEXO_WEBHOOK_SECRET", "new"), ("NEXO_WEBHOOK_SECRET_PREVIOUS", &vector.secret)]);
         assert_eq!(
             (ran.code, ran.stdout.as_str()),
             (Some(0), "right: signed with webhook.secret_previous\n")
@@ -218,17 +211,16 @@ fn verify_finds_every_vector_right() {
 #[test]
 fn verify_reads_standard_input_and_says_what_is_wrong() {
     let vector = &vectors()[0];
-    let text = |field: &str| vector[field].as_str().unwrap();
     let mut child = receiver()
-        .args(["verify", "--body", "-", "--signature", text("signature")])
-        .env("NEXO_WEBHOOK_SECRET", text("secret"))
+        .args(["verify", "--body", "-", "--signature", &vector.signature])
+        .env("NEXO_WEBHOOK_SECRET", &vector.secret)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let body = format!("{}\n", text("body_utf8"));
-    child.stdin.take().unwrap().write_all(body.as_bytes()).unwrap();
+    let body = [&vector.body[..], b"\n"].concat();
+    child.stdin.take().unwrap().write_all(&body).unwrap();
     let ran = ran(child.wait_with_output().unwrap());
     assert_eq!(
         (ran.code, ran.stdout.as_str()),

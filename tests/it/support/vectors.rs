@@ -1,4 +1,4 @@
-//! The nine signature cases, checked with OpenSSL and with Node's crypto.
+//! The nine signature cases of `tests/vectors/signatures.json`, checked with OpenSSL and with Node's crypto.
 
 use serde_json::Value;
 
@@ -12,9 +12,8 @@ pub struct Vector {
 
 /// All of them.
 pub fn vectors() -> Vec<Vector> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/signature-vectors.json");
-    let text = std::fs::read_to_string(path).expect("the vectors stand beside the checkout, in ../shared");
-    let cases: Vec<Value> = serde_json::from_str(&text).expect("the vectors are JSON");
+    let cases: Vec<Value> =
+        serde_json::from_str(include_str!("../../vectors/signatures.json")).expect("the vectors are JSON");
     assert_eq!(cases.len(), 9);
     let text = |case: &Value, field: &str| case[field].as_str().expect("a text").to_owned();
     let vector = |case: &Value| Vector {
