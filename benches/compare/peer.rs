@@ -65,10 +65,12 @@ enum Program {
         pool: u32,
     },
     Ours,
+    /// Another build of ours, for the difference a change makes.
+    Old,
 }
 
 /// All that can be measured. No pool of 5, 20 or 32 connections was faster than one of 10 by more than the noise.
-pub(crate) static PEERS: [Peer; 9] = [
+pub(crate) static PEERS: [Peer; 11] = [
     peer("guide", Keeps::Nowhere, Program::Guide),
     peer("express-pg", Keeps::InTable, Program::Node { script: "express-pg.mjs", pool: 10 }),
     peer("fastify-pg", Keeps::InTable, Program::Node { script: "fastify-pg.mjs", pool: 10 }),
@@ -76,6 +78,8 @@ pub(crate) static PEERS: [Peer; 9] = [
     peer("bare", Keeps::Nowhere, Program::Rust { pool: 0 }),
     peer("ours-postgres", Keeps::InPostgres, Program::Ours),
     peer("ours-sqlite", Keeps::InFolder, Program::Ours),
+    extra("old-postgres", Keeps::InPostgres, Program::Old),
+    extra("old-sqlite", Keeps::InFolder, Program::Old),
     extra("express-pg-x2", Keeps::InTable, Program::NodeTwice { script: "express-pg.mjs", pool: 10 }),
     extra("fastify-pg-x2", Keeps::InTable, Program::NodeTwice { script: "fastify-pg.mjs", pool: 10 }),
 ];
@@ -94,6 +98,9 @@ pub(crate) struct Programs {
     /// The release build of the receiver.
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: PathBuf,
+    /// An earlier release build, which the peers `old-postgres` and `old-sqlite` run.
+    #[arg(long, value_name = "FILE")]
+    old: Option<PathBuf>,
     /// Node.
     #[arg(long, value_name = "FILE")]
     pub(crate) node: PathBuf,
@@ -160,13 +167,17 @@ impl Peer {
                 this.args(["--pool", &programs.pool.unwrap_or(pool).to_string()]);
                 this
             }
-            Program::Ours => self.ours(programs, port, database),
+            Program::Ours => self.ours(&programs.binary, port, database),
+            Program::Old => {
+                let old = programs.old.as_ref().context("--old FILE is needed: an earlier release build")?;
+                self.ours(old, port, database)
+            }
         })
     }
 
     /// With everything on that it has: both secrets, and its own defaults.
-    fn ours(&self, programs: &Programs, port: u16, database: &str) -> Command {
-        let mut ours = Command::new(&programs.binary);
+    fn ours(&self, binary: &Path, port: u16, database: &str) -> Command {
+        let mut ours = Command::new(binary);
         ours.arg("serve").env_clear().env("PORT", port.to_string());
         ours.env("NEXO_WEBHOOK_SECRET_PREVIOUS", "the secret that was in force before");
         ours.env("API_TOKEN", "a-token-of-the-API-for-nobody");

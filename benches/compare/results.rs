@@ -56,6 +56,25 @@ impl Results {
         PEERS.iter().filter(is_there).collect()
     }
 
+    /// Of each round in which both were measured, one peer's figure divided by the other's.
+    pub(crate) fn pairs(
+        &self,
+        peer: &str,
+        other: &str,
+        load: Load,
+        figure: impl Fn(Figures) -> f64,
+    ) -> Vec<f64> {
+        let of = |name: &str| {
+            let runs = self.kept.iter().filter(|run| run.peer.name == name && run.load == load);
+            runs.map(|run| (run.round, figure(run.figures))).collect::<Vec<_>>()
+        };
+        let others = of(other);
+        let pair = |(round, value): (u32, f64)| {
+            others.iter().find(|(other, _)| *other == round).map(|(_, other)| value / other)
+        };
+        of(peer).into_iter().filter_map(pair).collect()
+    }
+
     /// The median of each figure by itself.
     pub(crate) fn median(&self, peer: &str, load: Load) -> Option<Figures> {
         let ours = |run: &&Run| run.peer.name == peer && run.load == load;

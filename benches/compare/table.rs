@@ -37,7 +37,34 @@ pub(crate) fn tables(results: &Results) -> String {
             results.dropped_turns
         );
     }
-    text + &ratios(results)
+    text + &ratios(results) + &old_and_new(results)
+}
+
+/// The new build beside the old one, round by round: the median of the ratios, and the least and the greatest.
+fn old_and_new(results: &Results) -> String {
+    let figures: [(&str, fn(Figures) -> f64); 4] = [
+        ("events/s", |it| it.events_per_second),
+        ("processor", |it| it.server_ms + it.database_ms),
+        ("p50", |it| it.p50_ms),
+        ("p99", |it| it.p99_ms),
+    ];
+    let mut text = String::new();
+    for (new, old) in [("ours-postgres", "old-postgres"), ("ours-sqlite", "old-sqlite")] {
+        for load in results.loads() {
+            let mut line = String::new();
+            for (name, figure) in figures {
+                let mut ratios = results.pairs(new, old, load, figure);
+                ratios.sort_by(f64::total_cmp);
+                let [least, .., greatest] = ratios[..] else { continue };
+                let middle = f64::midpoint(ratios[(ratios.len() - 1) / 2], ratios[ratios.len() / 2]);
+                let _ = write!(line, "  {name} {middle:.3} ({least:.2} to {greatest:.2})");
+            }
+            if !line.is_empty() {
+                let _ = writeln!(text, "{:<24}{line}", format!("{new}, {load}:"));
+            }
+        }
+    }
+    if text.is_empty() { text } else { format!("\nNew : old, round by round, median (range):\n{text}") }
 }
 
 /// Ours in relation to others, as far as they were measured.
