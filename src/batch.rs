@@ -23,6 +23,22 @@ pub enum Outcome {
     Seen,
     /// Not understood; kept in quarantine.
     Quarantined,
+    /// The provider's test ping; kept in quarantine.
+    TestPing,
+}
+
+impl Outcome {
+    /// Its word in log lines and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Kept => "older",
+            Self::Seen => "repeated",
+            Self::Quarantined => "quarantined",
+            Self::TestPing => "test_ping",
+        }
+    }
 }
 
 /// One event, however many of its copies the batch holds.
@@ -134,6 +150,17 @@ impl Copies for FoldedQuarantine {
     }
 }
 
+impl FoldedQuarantine {
+    /// What became of it, once it is committed.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self.reason {
+            NotUnderstood::TestPing => Outcome::TestPing,
+            _ => Outcome::Quarantined,
+        }
+    }
+}
+
 impl FoldedEvent {
     /// The same bytes for quarantine, since the store refuses the event that they are; `None` when nobody signed them.
     #[must_use]
@@ -208,7 +235,7 @@ impl Places {
             Place::Event { index, first: true } => events[index],
             Place::Event { index, first: false } => events[index].map(|outcome| match outcome {
                 Outcome::New | Outcome::Kept | Outcome::Seen => Outcome::Seen,
-                Outcome::Quarantined => Outcome::Quarantined,
+                quarantined @ (Outcome::Quarantined | Outcome::TestPing) => quarantined,
             }),
         };
         self.0.iter().map(answer).collect()

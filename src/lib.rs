@@ -8,6 +8,9 @@ pub mod money;
 pub mod phone;
 pub mod secret;
 
+// How it speaks to whoever runs it.
+pub mod logs;
+
 // bytes → verified
 pub mod signature;
 
@@ -64,8 +67,7 @@ pub mod http;
 // All of it put together.
 pub mod service;
 
-// What it is told, and how it speaks to whoever runs it.
-pub mod logs;
+// What it is told.
 pub mod settings;
 
 // The commands.

@@ -62,6 +62,30 @@ impl Filter {
     }
 }
 
+/// Which events get a log line of their own, at `info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// None.
+    Off,
+    /// The first of each second.
+    Sampled,
+    /// Each.
+    All,
+}
+
+impl Events {
+    /// Parses `off`, `sampled` or `all`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "off" => Some(Self::Off),
+            "sampled" => Some(Self::Sampled),
+            "all" => Some(Self::All),
+            _ => None,
+        }
+    }
+}
+
 /// How to log.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -45,7 +45,7 @@ impl fmt::Display for Phone {
 
 impl fmt::Debug for Phone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Phone({self})")
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
     fn shows_itself_masked() {
         let phone = Phone::parse("+84981234567").unwrap();
         assert_eq!(phone.to_string(), "+8498***4567");
-        assert_eq!(format!("{phone:?}"), "Phone(+8498***4567)");
+        assert_eq!(format!("{phone:?}"), "+8498***4567");
         assert_eq!(Phone::parse("+8498123").unwrap().to_string(), "+84***23");
     }
 

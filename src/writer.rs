@@ -4,6 +4,8 @@
 //! not: SQL, HTTP. No timer gathers arrivals: what waited while a commit ran is the next batch, and a lone arrival
 //! is one at once.
 
+mod log;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -19,13 +21,15 @@ use tokio::{
 };
 
 use crate::{
-    batch::{Batch, Outcome},
+    batch::{Batch, FoldedQuarantine, Outcome},
     event::Arrival,
+    logs,
     metrics::Metrics,
     news::News,
     store::{Store, StoreError},
     waiting::Waiters,
 };
+use log::Log;
 
 /// After the store was found unavailable, for this long nothing is tried and all is refused at once: a database
 /// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
@@ -34,9 +38,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// With so many that wait a commit begins beside another one. Where the database is near and its disk is fast, two at a
 /// time share what one does cheaper; where they are slow, more than these wait soon.
 const WORTH_A_SYNC: usize = 256;
-
-/// At most so often is it logged what was committed: a line for each costs a lone one an eighth of its processor time.
-const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// How much may wait and how much is committed together.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Arrivals in one commit at most.
     pub batch: usize,
+    /// Which events get a log line of their own.
+    pub log_events: logs::Events,
 }
 
 /// The queue has no room.
@@ -101,7 +104,7 @@ impl Writer {
             enough: Arc::clone(&enough),
             away: Mutex::default(),
             broken: AtomicBool::new(false),
-            log: Mutex::default(),
+            log: Mutex::new(Log::new(options.log_events)),
         };
         (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(arrivals)))
     }
@@ -244,7 +247,7 @@ impl GroupCommit {
     async fn commit(&self, arrivals: Vec<Arrival>) -> Vec<Answer> {
         let started = Instant::now();
         let (batch, places) = Batch::fold(arrivals);
-        let quarantined = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
+        let quarantined: Vec<Answer> = batch.quarantine.iter().map(|body| Ok(body.outcome())).collect();
         let answers = match self.attempt(&batch).await {
             Ok(outcomes) => {
                 lock(&self.log).report(&batch, &outcomes);
@@ -329,7 +332,7 @@ impl GroupCommit {
         match self.attempt(&batch).await {
             Ok(outcomes) => {
                 lock(&self.log).report(&batch, &outcomes);
-                Ok(Outcome::Quarantined)
+                Ok(batch.quarantine.first().map_or(Outcome::Quarantined, FoldedQuarantine::outcome))
             }
             Err(Failure::NotKept) => Err(NotKept),
             Err(Failure::Refused(reason)) => {
@@ -342,54 +345,4 @@ impl GroupCommit {
 
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What was committed and not yet logged.
-#[derive(Default)]
-struct Log {
-    new: usize,
-    older: usize,
-    repeated: usize,
-    /// When to write the next line, if there is anything to write.
-    due: Option<Instant>,
-    written: Option<Instant>,
-}
-
-impl Log {
-    /// Logs what was committed: a line an event at `debug`, one a second at most at `info` for all of them, a warning
-    /// for each body that was not understood.
-    fn report(&mut self, batch: &Batch, outcomes: &[Outcome]) {
-        for body in &batch.quarantine {
-            let reason = body.reason.code();
-            let detail = body.reason.to_string();
-            tracing::warn!(reason, detail, digest = ?body.verified.digest(), "quarantined: verified, but not understood");
-        }
-        for (event, outcome) in batch.events.iter().zip(outcomes) {
-            let (id, told) = (event.event.told.id.as_str(), &event.event.told);
-            let status = told.status.as_str();
-            tracing::debug!(id, status, carrier = told.carrier, phone = ?told.phone, ?outcome, times = event.times, "event");
-            match outcome {
-                Outcome::New => self.new += 1,
-                Outcome::Kept => self.older += 1,
-                Outcome::Seen | Outcome::Quarantined => self.repeated += 1,
-            }
-        }
-        if outcomes.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let due = *self.due.get_or_insert_with(|| self.written.map_or(now, |written| written + LOG_PAUSE));
-        if due <= now {
-            self.write();
-        }
-    }
-
-    /// Writes what there is to write.
-    fn write(&mut self) {
-        let Self { new, older, repeated, due, .. } = std::mem::take(self);
-        self.written = Some(Instant::now());
-        if due.is_some() {
-            tracing::info!(new, older, repeated, "committed");
-        }
-    }
 }

@@ -29,11 +29,12 @@ pub enum Fate {
 
 impl Fate {
     /// Every one, so that each is a number from the start.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Kept(Outcome::New),
         Self::Kept(Outcome::Kept),
         Self::Kept(Outcome::Seen),
         Self::Kept(Outcome::Quarantined),
+        Self::Kept(Outcome::TestPing),
         Self::BadSignature,
         Self::TooLarge,
         Self::TooSlow,
@@ -44,10 +45,7 @@ impl Fate {
 
     fn label(self) -> &'static str {
         match self {
-            Self::Kept(Outcome::New) => "new",
-            Self::Kept(Outcome::Kept) => "older",
-            Self::Kept(Outcome::Seen) => "repeated",
-            Self::Kept(Outcome::Quarantined) => "quarantined",
+            Self::Kept(outcome) => outcome.word(),
             Self::BadSignature => "bad_signature",
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",

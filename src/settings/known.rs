@@ -68,6 +68,7 @@ pub(super) const ALL: &[Known] = &[
     plain("limits.refused_per_second", "LIMITS_REFUSED_PER_SECOND"),
     plain("log.format", "LOG_FORMAT"),
     plain("log.filter", "RUST_LOG"),
+    plain("log.events", "LOG_EVENTS"),
     secret("provider.key", "NEXO_KEY"),
     plain("provider.base_url", "NEXO_BASE_URL"),
     plain("provider.connect_seconds", "PROVIDER_CONNECT_SECONDS"),

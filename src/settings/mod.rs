@@ -278,6 +278,7 @@ fn writer(layers: &Layers) -> Result<writer::Options, SettingsError> {
         queue: layers.number("limits.queue", 1..=1_000_000)?,
         queue_bytes: layers.number("limits.queue_bytes", body_bytes(layers)?..=MOST_BYTES)?,
         batch: layers.number("limits.batch", 1..=65_536)?,
+        log_events: layers.text("log.events", "off, sampled or all", logs::Events::parse)?,
     })
 }
 

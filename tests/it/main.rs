@@ -10,6 +10,7 @@ mod demo;
 mod faults;
 mod flood;
 mod guide;
+mod logs;
 mod provider;
 mod quarantine;
 mod readme;

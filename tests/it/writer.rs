@@ -10,6 +10,7 @@ use nexo_receiver::{
     batch::Outcome,
     clock::Timestamp,
     event::Arrival,
+    logs::Events,
     news::News,
     store::open::{Location, open},
     waiting::Waiters,
@@ -37,7 +38,7 @@ async fn writer(database: &Database) -> (Writer, JoinHandle<()>) {
 }
 
 async fn writer_at(location: &Location) -> (Writer, JoinHandle<()>) {
-    let options = Options { queue: 1_000, queue_bytes: 1 << 20, batch: 512 };
+    let options = Options { queue: 1_000, queue_bytes: 1 << 20, batch: 512, log_events: Events::Sampled };
     let store = open(location).await.unwrap();
     Writer::start(&options, store, Arc::default(), Waiters::new(), News::new())
 }

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use nexo_receiver::{
-    http, reconcile,
+    http,
+    logs::Events,
+    reconcile,
     secret::Secret,
     service::{self, Options, Running},
     store::open::Location,
@@ -99,7 +101,12 @@ pub fn options(location: Location) -> Options {
         api_token_previous: None,
         provider: None,
         reconcile: reconcile::Options { after: Duration::from_secs(90), calls_per_second: 10 },
-        writer: writer::Options { queue: 8192, queue_bytes: 64 << 20, batch: 512 },
+        writer: writer::Options {
+            queue: 8192,
+            queue_bytes: 64 << 20,
+            batch: 512,
+            log_events: Events::Sampled,
+        },
         http: http::Options {
             body_bytes: 64 * 1024,
             in_flight_bytes: 64 << 20,
