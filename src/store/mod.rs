@@ -144,6 +144,10 @@ pub enum StoreError {
     /// The database is away, read-only, full, too slow, or lacks its schema: later it may work.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// Another transaction holds a lock on something in the batch. The store is well, and so may be the batch's other
+    /// members.
+    #[error("another transaction is in the way: {0}")]
+    Contended(String),
     /// The database refuses the data itself: again and again it would.
     #[error("the store refuses the data: {0}")]
     Refused(String),

@@ -158,6 +158,7 @@ impl Postgres {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(self.at(match meaning(error) {
                 StoreError::Unavailable(why)
+                | StoreError::Contended(why)
                 | StoreError::Refused(why)
                 | StoreError::Corrupt(why)
                 | StoreError::Broken(why) => why,

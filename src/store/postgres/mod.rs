@@ -24,7 +24,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::{Connection, PgPool, error::DatabaseError, postgres::PgConnectOptions};
+use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
     Evidence, Quarantined, Store, StoreError,
@@ -41,7 +41,7 @@ use crate::{
     event::Arrival,
     secret::Secret,
 };
-use write::Slot;
+use write::Slots;
 
 /// How to reach a Postgres.
 #[derive(Debug, Clone)]
@@ -66,14 +66,20 @@ pub struct Options {
     pub read_timeout: Duration,
 }
 
+/// Commits at one time, so that the database works on one batch while it syncs another, where it is slow.
+const LANES: u32 = 2;
+
+/// Transactions at one time of what is written beside commits.
+const ASIDE: u32 = 4;
+
 /// The store on Postgres.
 pub struct Postgres {
     options: Options,
     to: PgConnectOptions,
-    /// Of commits. There are two, so that the database works on one batch while it syncs another, where it is slow.
-    writers: [Slot; 2],
-    /// Of what is written beside them, so that no commit waits for it; opened when they are needed.
-    aside: [Slot; 4],
+    /// For commits.
+    writers: Slots,
+    /// For what is written beside them, so that no commit waits for it.
+    aside: Slots,
     readers: PgPool,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
@@ -92,13 +98,13 @@ impl Postgres {
             options: options.clone(),
             readers: connect::readers(options, &to),
             to,
-            writers: Default::default(),
-            aside: Default::default(),
+            writers: Slots::new(LANES),
+            aside: Slots::new(ASIDE),
             warned: AtomicBool::new(false),
             ahead: AtomicI64::new(0),
         };
         let writer = store.connect_writer().await?;
-        *store.writers[0].lock().await = Some(writer);
+        store.writers.put_back(writer);
         Ok(store)
     }
 
@@ -115,7 +121,7 @@ impl Store for Postgres {
     }
 
     fn lanes(&self) -> usize {
-        self.writers.len()
+        LANES as usize
     }
 
     async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
@@ -203,11 +209,9 @@ impl Store for Postgres {
     }
 
     async fn close(&self) {
-        for slot in self.writers.iter().chain(&self.aside) {
-            if let Some(writer) = slot.lock().await.take() {
-                // The server notices by itself if it is not told.
-                let _ = tokio::time::timeout(self.options.connect_timeout, writer.close()).await;
-            }
+        for slots in [&self.writers, &self.aside] {
+            // The server notices by itself if it is not told.
+            let _ = tokio::time::timeout(self.options.connect_timeout, slots.close()).await;
         }
         let _ = tokio::time::timeout(self.options.read_timeout, self.readers.close()).await;
     }
@@ -221,6 +225,11 @@ fn sqlstate(error: &sqlx::Error) -> Option<String> {
 /// Another transaction was in the way: the same again may work.
 fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(sqlstate(error).as_deref(), Some("40001" | "40P01"))
+}
+
+/// A lock was not to be had in time.
+fn is_locked(error: &sqlx::Error) -> bool {
+    sqlstate(error).as_deref() == Some("55P03")
 }
 
 /// "cached plan must not change result type": a migration has changed a table since the statement was prepared.

@@ -2,15 +2,47 @@
 //!
 //! Lives here: [`Work`] and how it is run. Does not: what is written (`commit`, `sends`, `polls`).
 
-use sqlx::PgConnection;
-use tokio::{sync::Mutex, time::timeout};
+use std::sync::{Mutex, PoisonError};
 
-use super::{Postgres, is_conflict, is_stale, meaning};
+use sqlx::{Connection as _, PgConnection};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{Postgres, is_conflict, is_locked, is_stale, meaning};
 use crate::store::StoreError;
 
-/// A connection that is taken out for each transaction, and put back when there is no doubt about it; otherwise a new
-/// one is opened, so that a server that came back, or another one that took over, is found.
-pub(super) type Slot = Mutex<Option<PgConnection>>;
+/// A bounded set of connections for writing, opened when they are needed. Each transaction takes one out and puts it
+/// back only if there is no doubt about it. After an error a new connection is opened, which finds a server that came
+/// back, or another one that took over.
+pub(super) struct Slots {
+    count: u32,
+    /// One permit for each connection that may be taken out.
+    free: Semaphore,
+    idle: Mutex<Vec<PgConnection>>,
+}
+
+impl Slots {
+    pub(super) fn new(count: u32) -> Self {
+        Self { count, free: Semaphore::new(count as usize), idle: Mutex::default() }
+    }
+
+    /// The connection that was used last, if one is idle.
+    fn take(&self) -> Option<PgConnection> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    pub(super) fn put_back(&self, connection: PgConnection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+
+    /// Closes all connections, after the transactions that are under way.
+    pub(super) async fn close(&self) -> Result<(), sqlx::Error> {
+        let _all = self.free.acquire_many(self.count).await;
+        while let Some(connection) = self.take() {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+}
 
 /// What is done in one transaction, and again if another one was in its way.
 pub(super) trait Work: Sync {
@@ -31,36 +63,37 @@ pub(super) trait Work: Sync {
 }
 
 impl Postgres {
-    /// Does work with the first connection that is free.
+    /// Does work with any connection that is free, or the first that becomes free.
     ///
     /// The connection stays only if it is known to be well. Whoever stops waiting in the middle, be it the time
     /// limit, has taken it along.
-    pub(super) async fn write<W: Work>(&self, slots: &[Slot], work: &W) -> Result<W::Done, StoreError> {
+    pub(super) async fn write<W: Work>(&self, slots: &Slots, work: &W) -> Result<W::Done, StoreError> {
         const ATTEMPTS: usize = 5;
         let whole = async {
-            let mut slot = match slots.iter().find_map(|slot| slot.try_lock().ok()) {
-                Some(slot) => slot,
-                None => slots[0].lock().await,
-            };
+            let _slot = slots.free.acquire().await.expect("nobody closes the semaphore");
             let mut attempts = 0;
             loop {
                 attempts += 1;
-                let mut connection = match slot.take() {
+                let mut connection = match slots.take() {
                     Some(connection) => connection,
                     None => self.connect_writer().await?,
                 };
                 match self.run(work, &mut connection).await {
                     Ok(done) => {
-                        *slot = Some(connection);
+                        slots.put_back(connection);
                         return Ok(done);
                     }
-                    Err(error) if attempts < ATTEMPTS && is_conflict(&error) => *slot = Some(connection),
+                    Err(error) if attempts < ATTEMPTS && is_conflict(&error) => slots.put_back(connection),
                     // A new connection has no old plans.
                     Err(error) if attempts == 1 && is_stale(&error) => {}
                     Err(error) => {
-                        let error = meaning(error);
-                        if matches!(error, StoreError::Refused(_)) {
-                            *slot = Some(connection);
+                        let is_locked = is_locked(&error);
+                        let error = match meaning(error) {
+                            StoreError::Unavailable(why) if is_locked => StoreError::Contended(why),
+                            error => error,
+                        };
+                        if matches!(error, StoreError::Refused(_) | StoreError::Contended(_)) {
+                            slots.put_back(connection);
                         }
                         return Err(error);
                     }

@@ -86,6 +86,7 @@ fn at(file: &Path, error: StoreError) -> StoreError {
     match error {
         StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", file.display())),
         StoreError::Refused(why) => StoreError::Refused(format!("{}: {why}", file.display())),
+        StoreError::Contended(why) => StoreError::Contended(format!("{}: {why}", file.display())),
         StoreError::Broken(why) => StoreError::Broken(why),
         StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
     }

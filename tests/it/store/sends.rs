@@ -8,7 +8,12 @@ use nexo_receiver::{
     store::sends::{Begun, SendKey, SendOutcome, SendRecord},
 };
 
-use crate::support::database::{Database, on_each_store};
+use futures_util::future::{join_all, select_all};
+
+use crate::support::{
+    database::{Database, on_each_store},
+    until::until,
+};
 
 on_each_store! {
     one_makes_it_and_the_others_are_told_what_came_of_it,
@@ -113,4 +118,41 @@ async fn only_what_is_over_is_forgotten(database: Database) {
     assert_eq!(store.forget(at(24 * HOUR + 1)).await.unwrap(), 1);
     assert_eq!(store.forget(at(999 * HOUR)).await.unwrap(), 0);
     assert_eq!(store.begin_send(&send("unclear", 0)).await.unwrap(), Begun::Ended(SendOutcome::Unclear));
+}
+
+/// Four are written beside commits at one time, and each of them waits for a lock: the fifth takes the place of
+/// whichever ends first.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_place_that_becomes_free_is_taken() {
+    let database = Database::on_postgres().await;
+    let store = database.open().await;
+    let mut holds = Vec::new();
+    for held in ["a", "b", "c", "d"] {
+        assert_eq!(store.begin_send(&send(held, 1)).await.unwrap(), Begun::Now);
+        let mut hold = database.direct().await;
+        hold.execute(&format!("BEGIN; SELECT FROM sends WHERE key = '{held}' FOR UPDATE")).await;
+        holds.push(hold);
+    }
+    let end = |held| {
+        let store = store.clone();
+        tokio::spawn(async move { store.end_send(&key(held), Some(&accepted())).await.unwrap() })
+    };
+    let mut ends: Vec<_> = ["a", "b", "c", "d"].map(end).into();
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until(async || database.number(waiting).await == 4).await;
+    let fifth = tokio::spawn({
+        let store = store.clone();
+        async move { store.begin_send(&send("e", 1)).await.unwrap() }
+    });
+    // Any but the first, which an older build waited for.
+    holds.pop().unwrap().close().await;
+    let (_, ended, rest) = select_all(ends.drain(..)).await;
+    assert_eq!(ended, 3);
+    assert_eq!(fifth.await.unwrap(), Begun::Now);
+    assert_eq!(database.number(waiting).await, 3);
+    join_all(holds.into_iter().map(|hold| hold.close())).await;
+    for end in rest {
+        end.await.unwrap();
+    }
 }
