@@ -50,7 +50,8 @@ ENV HOST=0.0.0.0 \
 USER 65532:65532
 VOLUME ["/var/lib/nexo-receiver"]
 EXPOSE 3000
-# It then finishes what is under way, for 25 s at most: `docker run --stop-timeout 30` lets it.
+# It then serves on for 5 s, so that load balancers notice, and finishes what is under way within 20 s: `docker run
+# --stop-timeout 30` lets it.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["/usr/local/bin/nexo-receiver", "health"]

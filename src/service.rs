@@ -218,11 +218,16 @@ impl Running {
         }
     }
 
+    /// From now on `/readyz` says 503; all else is served as before, until [`Running::stop`].
+    pub fn announce_stop(&self) {
+        self.readiness.stop();
+    }
+
     /// Stops: no new connections, what is in flight is finished and committed, then the store is closed. Answers
     /// whether all of it was done within `patience`; what was not is cut off, and was never acknowledged.
     pub async fn stop(self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
-        self.readiness.stop();
+        self.announce_stop();
         // Only if the server is gone already does nobody hear this.
         let _ = self.stop.send(Stop::By(deadline));
         self.waiters.stop();

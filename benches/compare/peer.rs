@@ -179,6 +179,7 @@ impl Peer {
     fn ours(&self, binary: &Path, port: u16, database: &str) -> Command {
         let mut ours = Command::new(binary);
         ours.arg("serve").env_clear().env("PORT", port.to_string());
+        ours.env("SERVER_NOTICE_SECONDS", "0");
         ours.env("NEXO_WEBHOOK_SECRET_PREVIOUS", "the secret that was in force before");
         ours.env("API_TOKEN", "a-token-of-the-API-for-nobody");
         if self.keeps == Keeps::InPostgres {

@@ -73,7 +73,7 @@ pub(super) async fn run() -> anyhow::Result<Answer> {
     let shown = tokio::select! {
         shown = stage.play() => shown,
         () = receiver.failed() => bail!("a part of the receiver ended by itself"),
-        () = signals.next() => Ok(()),
+        _ = signals.next() => Ok(()),
         _ = hangup.recv() => Ok(()),
     };
     stage.sandbox.stop().await;

@@ -4,12 +4,19 @@ use std::{io, process};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
 
 use super::Answer;
-use crate::{logs, service, settings::Settings};
+use crate::{
+    logs,
+    service::{self, Running},
+    settings::{Server, Settings},
+};
 
-/// The exit code of a second signal, as a shell has it for SIGINT.
+/// The exit code when a signal cuts off what is under way, as a shell has it for SIGINT.
 const IMPATIENT: i32 = 130;
 
 /// Open files beside connections: the log, the store's, a listener, the runtime's own.
@@ -24,9 +31,11 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     let fitting = fitting(connections, files);
     options.http.connections = fitting;
     let mut signals = Signals::new().context("signals can't be caught")?;
+    ignore_hangups().context("signals can't be caught")?;
     let running = tokio::select! {
         running = service::start(options) => running?,
-        () = signals.next() => {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
             tracing::info!("stopped");
             return Ok(Answer::good(""));
         }
@@ -41,18 +50,52 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
         tracing::warn!("{warning}");
     }
     tokio::select! {
-        () = signals.next() => {}
+        signal = signals.next() => tracing::info!(signal, "stopping"),
         () = running.failed() => bail!("a part of the service ended by itself"),
     }
-    tracing::info!("stopping: what is under way is finished first; a second signal ends it at once");
+    stop(running, &settings.server, &mut signals).await
+}
+
+/// Serves on for as long as load balancers need to notice, then finishes what is under way.
+async fn stop(running: Running, server: &Server, signals: &mut Signals) -> anyhow::Result<Answer> {
+    running.announce_stop();
+    if !server.notice.is_zero() {
+        tracing::info!(
+            seconds = server.notice.as_secs(),
+            "/readyz is 503 and new connections are still served; a second signal skips this"
+        );
+        tokio::select! {
+            () = sleep(server.notice) => {}
+            signal = signals.next() => tracing::info!(signal, "new connections are no longer served"),
+            () = running.failed() => bail!("a part of the service ended by itself"),
+        }
+    }
+    tracing::info!(
+        seconds = server.drain.as_secs(),
+        "draining: what is under way is finished; another signal ends it at once"
+    );
     tokio::select! {
-        done = running.stop(settings.server.drain) => match done {
+        done = running.stop(server.drain) => match done {
             true => tracing::info!("stopped"),
             false => tracing::warn!("stopped; what was still under way is cut off, and was never acknowledged"),
         },
-        () = signals.next() => process::exit(IMPATIENT),
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended at once; what was still under way is cut off, and was never acknowledged");
+            process::exit(IMPATIENT);
+        }
     }
     Ok(Answer::good(""))
+}
+
+/// A SIGHUP ends nothing: it is what asks a service to read its configuration again.
+fn ignore_hangups() -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            tracing::info!(signal = "SIGHUP", "nothing to reload");
+        }
+    });
+    Ok(())
 }
 
 /// SIGTERM and SIGINT; from when this is made they no longer end the process by themselves.
@@ -67,11 +110,11 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for the next one.
-    pub(super) async fn next(&mut self) {
+    /// Waits for the next one, and says which.
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
         }
     }
 }

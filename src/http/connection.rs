@@ -1,25 +1,29 @@
 //! A connection that knows where in a request it is, and does not wait for ever.
 //!
-//! Lives here: deadlines for a head, for idling and for a reader that does not read; the bytes of the present head.
+//! Lives here: deadlines for a head, for idling and for a reader that does not read; since when the peer is waited for.
 //! Does not: HTTP's grammar, which is hyper's; the deadlines of a body and of an answer (`webhook`); the timer
-//! (`deadline`).
+//! (`deadline`); who makes way when there is no room (`places`).
 
 use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
 
 use super::deadline::{Deadline, Deadlines};
 
-/// As much of a head as is looked at; also the most that hyper buffers of one.
+/// The most that hyper buffers of a head.
 pub(super) const HEAD_BYTES: usize = 16 * 1024;
 
 /// Where a connection is between two requests.
@@ -34,14 +38,19 @@ pub(super) enum Phase {
     Busy = 2,
 }
 
-/// What the connection's reader and the service above it tell each other.
+/// What the connection's reader, the service above it and the accept loop tell each other.
 pub(super) struct Progress {
     pub(super) deadlines: Deadlines,
     phase: AtomicU8,
     /// Counts requests, so that a deadline is never carried over from one to the next.
     turn: AtomicU64,
-    head: Mutex<Vec<u8>>,
-    closing: AtomicBool,
+    lingers: AtomicBool,
+    /// Since when the peer is waited for, as [`Deadlines::at`] has it; 0 while it is not. Only the connection's own task
+    /// writes it.
+    waiting_since: AtomicU64,
+    /// The wait that the accept loop wants to end: a value that `waiting_since` had. A later wait is another one.
+    unwanted: AtomicU64,
+    waker: AtomicWaker,
 }
 
 impl Progress {
@@ -50,8 +59,11 @@ impl Progress {
             deadlines,
             phase: AtomicU8::new(Phase::Idle as u8),
             turn: AtomicU64::new(0),
-            head: Mutex::default(),
-            closing: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
+            // A new connection waits for its first byte.
+            waiting_since: AtomicU64::new(1),
+            unwanted: AtomicU64::new(0),
+            waker: AtomicWaker::new(),
         }
     }
 
@@ -72,54 +84,81 @@ impl Progress {
         self.enter(Phase::Busy);
     }
 
-    /// The request is answered. `closing`: the answer says that the connection will close.
-    pub(super) fn end(&self, closing: bool) {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        if closing {
-            self.closing.store(true, Ordering::Release);
+    /// The request is answered. `lingers`: the connection may close after it, with unread bytes still coming.
+    pub(super) fn end(&self, lingers: bool) {
+        if lingers {
+            self.lingers.store(true, Ordering::Release);
         }
         // Only this task counts.
         self.turn.store(self.turn.load(Ordering::Acquire) + 1, Ordering::Release);
         self.enter(Phase::Idle);
     }
 
+    fn has_no_request(&self) -> bool {
+        self.turn.load(Ordering::Acquire) == 0
+    }
+
     /// Whether nothing of any request has ever come.
     pub(super) fn is_untouched(&self) -> bool {
-        self.turn.load(Ordering::Acquire) == 0 && self.phase() == Phase::Idle
+        self.has_no_request() && self.phase() == Phase::Idle
     }
 
-    /// Whether an answer has said that the connection will close, so that unread bytes may still be coming.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+    /// Whether unread bytes may still be coming when the connection closes.
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
     }
 
-    /// Whether the present head, which has a `Transfer-Encoding`, may have a `Content-Length` too. hyper drops the
-    /// latter without a word; here it must be refused, since a proxy in front may have believed it. A head that came
-    /// together with the request before it (pipelined) was not seen whole and counts as one that has both.
-    pub(super) fn may_have_both_lengths(&self) -> bool {
-        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") else { return true };
-        head[..end].split(|byte| *byte == b'\n').any(|line| {
-            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-            name.trim_ascii().eq_ignore_ascii_case(b"content-length")
-        })
+    /// The peer's turn is over: it has sent, or read, something.
+    fn moved(&self) {
+        self.waiting_since.store(0, Ordering::Release);
     }
 
-    fn received(&self, bytes: &[u8]) {
+    fn received(&self) {
+        self.moved();
         if self.phase() == Phase::Idle {
             self.enter(Phase::Head);
         }
-        if self.phase() == Phase::Head {
-            let mut head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = HEAD_BYTES.saturating_sub(head.len());
-            head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// The peer is waited for. Ready when the connection is to make way.
+    fn wait(&self, context: &Context<'_>, now: Instant) -> Poll<()> {
+        let mut since = self.waiting_since.load(Ordering::Relaxed);
+        if since == 0 {
+            since = self.deadlines.at(now).max(1);
+            self.waiting_since.store(since, Ordering::Release);
         }
+        self.waker.register(context.waker());
+        if self.unwanted.load(Ordering::Acquire) == since { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Since when the connection has waited for its peer, if it does.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let since = self.waiting_since.load(Ordering::Acquire);
+        (since != 0).then(|| self.deadlines.instant(since))
+    }
+
+    /// Ends the connection, unless its peer has sent or read something since. Answers whether it had not.
+    pub(super) fn make_way(&self, since: Instant) -> bool {
+        let waits = self.waiting_since() == Some(since);
+        if waits {
+            self.unwanted.store(self.deadlines.at(since).max(1), Ordering::Release);
+            self.waker.wake();
+        }
+        waits
+    }
+
+    /// Whether the connection makes way for a new one.
+    pub(super) fn makes_way(&self) -> bool {
+        let unwanted = self.unwanted.load(Ordering::Acquire);
+        unwanted != 0 && unwanted == self.waiting_since.load(Ordering::Acquire)
     }
 }
 
 /// How long a connection may keep us waiting.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
+    /// For the first byte of all.
+    pub(super) first: Duration,
     pub(super) idle: Duration,
     pub(super) head: Duration,
     pub(super) write: Duration,
@@ -153,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Arc::clone(&self.progress)
     }
 
-    /// The phase in which the peer kept us waiting for too long, if it did.
+    /// The phase in which the peer kept us waiting for too long, or for longer than all others when there was no room.
     pub(super) fn expired(&self) -> Option<Phase> {
         self.expired
     }
@@ -162,9 +201,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         &mut self.stream
     }
 
-    fn poll_write_deadline(&mut self) -> Poll<io::Error> {
-        ready!(self.writing.poll(&self.progress.deadlines, (), self.patience.write));
-        Poll::Ready(io::ErrorKind::TimedOut.into())
+    fn expire(&mut self, phase: Phase) -> io::Error {
+        self.expired = Some(phase);
+        io::ErrorKind::TimedOut.into()
+    }
+
+    fn poll_read_deadline(&mut self, context: &Context<'_>) -> Poll<io::Error> {
+        let now = Instant::now();
+        let phase = self.progress.phase();
+        if self.progress.wait(context, now).is_ready() {
+            return Poll::Ready(self.expire(phase));
+        }
+        let after = match phase {
+            Phase::Idle if self.progress.has_no_request() => self.patience.first,
+            Phase::Idle => self.patience.idle,
+            Phase::Head => self.patience.head,
+            Phase::Busy => return Poll::Pending,
+        };
+        let turn = self.progress.turn.load(Ordering::Acquire);
+        ready!(self.reading.poll(&self.progress.deadlines, now, (phase, turn), after));
+        Poll::Ready(self.expire(phase))
+    }
+
+    fn poll_write_deadline(&mut self, context: &Context<'_>) -> Poll<io::Error> {
+        let now = Instant::now();
+        if self.progress.wait(context, now).is_pending() {
+            ready!(self.writing.poll(&self.progress.deadlines, now, (), self.patience.write));
+        }
+        Poll::Ready(self.expire(Phase::Busy))
+    }
+
+    fn wrote(&mut self) {
+        self.writing.clear();
+        self.progress.moved();
     }
 }
 
@@ -176,22 +245,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         if let Poll::Ready(result) = Pin::new(&mut self.stream).poll_read(context, buffer) {
-            if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
-                self.progress.received(bytes);
+            if buffer.filled().len() > before {
+                self.progress.received();
             }
             return Poll::Ready(result);
         }
-        let phase = self.progress.phase();
-        let after = match phase {
-            Phase::Idle => self.patience.idle,
-            Phase::Head => self.patience.head,
-            Phase::Busy => return Poll::Pending,
-        };
-        let turn = self.progress.turn.load(Ordering::Acquire);
-        let this = &mut *self;
-        ready!(this.reading.poll(&this.progress.deadlines, (phase, turn), after));
-        self.expired = Some(phase);
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.poll_read_deadline(context).map(Err)
     }
 }
 
@@ -203,10 +262,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(context, bytes) {
             Poll::Ready(result) => {
-                self.writing.clear();
+                self.wrote();
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_write_deadline().map(Err),
+            Poll::Pending => self.poll_write_deadline(context).map(Err),
         }
     }
 
@@ -217,10 +276,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write_vectored(context, slices) {
             Poll::Ready(result) => {
-                self.writing.clear();
+                self.wrote();
                 Poll::Ready(result)
             }
-            Poll::Pending => self.poll_write_deadline().map(Err),
+            Poll::Pending => self.poll_write_deadline(context).map(Err),
         }
     }
 

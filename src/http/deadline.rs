@@ -71,13 +71,23 @@ impl Deadlines {
         let mut deadline = Deadline::default();
         poll_fn(|context| match future.as_mut().poll(context) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending => deadline.poll(self, (), limit).map(|()| None),
+            Poll::Pending => deadline.poll(self, Instant::now(), (), limit).map(|()| None),
         })
         .await
     }
 
+    /// A point in time as nanoseconds from the connection's start.
+    pub(super) fn at(&self, time: Instant) -> u64 {
+        u64::try_from((time - self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The point in time that is so many nanoseconds from the connection's start.
+    pub(super) fn instant(&self, at: u64) -> Instant {
+        self.start + Duration::from_nanos(at)
+    }
+
     fn wait_for(&self, deadline: Instant) {
-        let at = u64::try_from((deadline - self.start).as_nanos()).unwrap_or(u64::MAX);
+        let at = self.at(deadline);
         if at < self.nearest.load(Ordering::Relaxed) {
             self.nearest.store(at, Ordering::Relaxed);
         }
@@ -95,8 +105,7 @@ impl<R> Default for Deadline<R> {
 
 impl<R: PartialEq> Deadline<R> {
     /// Whether the time is up; if not, the task is polled again when it is.
-    pub(super) fn poll(&mut self, all: &Deadlines, reason: R, limit: Duration) -> Poll<()> {
-        let now = Instant::now();
+    pub(super) fn poll(&mut self, all: &Deadlines, now: Instant, reason: R, limit: Duration) -> Poll<()> {
         let deadline = match &self.0 {
             Some((before, deadline)) if *before == reason => *deadline,
             _ => now + limit,

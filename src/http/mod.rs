@@ -10,12 +10,15 @@ mod client;
 mod connection;
 mod deadline;
 mod deliveries;
+mod misdirected;
 pub(crate) mod observe;
 mod openapi;
 pub(crate) mod operation;
 pub mod parameters;
+mod places;
 mod quarantine;
 pub mod refusal;
+mod seldom;
 mod send;
 pub(crate) mod serve;
 mod stats;
@@ -30,7 +33,7 @@ use std::{
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::Poll,
     time::Duration,
 };
@@ -39,6 +42,7 @@ use axum::{
     Router,
     body::Body,
     extract::MatchedPath,
+    handler::Handler as _,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post, put},
@@ -52,10 +56,12 @@ use crate::{
     feed::Feed, metrics::Metrics, sending::Sending, signature::Keyring, store::Store, waiting::Waiters,
     writer::Writer,
 };
+use answer::closing;
 use bearer::Tokens;
-use body::BodyLimits;
+use body::{BodyLimits, Followed};
 use deadline::Deadlines;
 use deliveries::Lookup;
+use misdirected::Misdirected;
 use observe::Observed;
 use operation::Readiness;
 use refusal::Refusal;
@@ -72,7 +78,7 @@ pub struct Options {
     pub body_bytes: usize,
     /// Bytes of all webhooks' bodies together that may be in memory unverified at most.
     pub in_flight_bytes: usize,
-    /// Open connections at most; further ones wait in the kernel's backlog.
+    /// Open connections at most; for one more, the one that has waited longest for its peer is closed.
     pub connections: usize,
     /// How long a request's head may take from its first byte.
     pub head_timeout: Duration,
@@ -133,6 +139,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
     let counter = Counter { sending, limits: BodyLimits::new(options) };
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
+    let misdirected = Misdirected::new(Arc::clone(&metrics));
     let (strangers, proxies) = (Strangers::new(options), options.trusted_proxies.clone());
 
     let api = Router::new()
@@ -161,7 +168,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
         .route("/readyz", get(operation::readyz).with_state(readiness))
         .route("/metrics", get(operation::metrics).layer(bearer).with_state(Arc::clone(&metrics)))
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
-        .fallback(async || Refusal::UNKNOWN_PATH)
+        .fallback_service(misdirected::answer.with_state(misdirected))
         .layer(middleware::from_fn(routed));
     Site { webhook: signed.layer(custody), others, strangers, proxies, metrics }
 }
@@ -188,7 +195,13 @@ impl Site {
         let (route, mut response) = if request.method() == Method::POST && request.uri().path() == WEBHOOK {
             (None, contained(self.webhook.handle(request, &Call { deadlines })).await)
         } else {
-            let response = self.others.clone().call(request.map(Body::new)).await?;
+            let (head, body) = request.into_parts();
+            let (body, was_read) = Followed::new(body);
+            let request = Request::from_parts(head, Body::new(body));
+            let mut response = self.others.clone().call(request).await?;
+            if !was_read.load(Ordering::Relaxed) {
+                response = closing(response);
+            }
             (Some(response.extensions().get::<MatchedPath>().cloned()), response)
         };
         if response.status() == StatusCode::UNAUTHORIZED {

@@ -64,6 +64,12 @@ impl Refusal {
     pub(crate) const UNKNOWN_PATH: Self =
         Self::NotFound("no such path: the API's base is /api/v1, and /api/v1/openapi.json describes it");
 
+    /// No such path, and likely not meant for the API.
+    pub(crate) const WEBHOOK_ELSEWHERE: Self = Self::NotFound(
+        "no such path: webhooks are taken by POST /webhooks/nexo, without a slash at the end: set exactly this path at \
+         the provider, and in what forwards to this service",
+    );
+
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,

@@ -14,22 +14,25 @@ use std::{
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{Request, StatusCode, header};
 use http_body::{Body as _, Frame};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     task::{JoinSet, coop::unconstrained},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
     Options, Site,
     again::again,
+    answer::{closing, text},
+    body::BODY_TOO_SLOW,
     connection::{Connection, HEAD_BYTES, Patience, Phase, Progress},
+    places::Places,
 };
 use crate::metrics::{Counted, Metrics};
 
@@ -44,6 +47,9 @@ const LINGER: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 
 /// After a failed accept (out of descriptors, mostly) the next try waits for a connection to end, or this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a place is looked for anew while all are taken and nobody waits for a peer.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -62,45 +68,47 @@ pub(crate) async fn serve(
     metrics: Arc<Metrics>,
     mut stop: watch::Receiver<Stop>,
 ) -> bool {
-    let places = Arc::new(Semaphore::new(options.connections));
+    let mut places = Places::new(options.connections, Arc::clone(&metrics));
     let patience = Patience {
+        first: options.head_timeout.min(options.idle_timeout),
         idle: options.idle_timeout,
         head: options.head_timeout,
         write: options.write_timeout,
         shortest: options.shortest_timeout(),
     };
-    let server = Server { site: Arc::new(site), patience, metrics, stop: stop.clone() };
+    let server = Server { site: Arc::new(site), metrics, stop: stop.clone() };
     let mut connections = JoinSet::new();
+    let mut newcomer = None;
     let deadline = loop {
         tokio::select! {
-            // A full house first waits for a place, so that the kernel's backlog holds the others back.
-            accepted = accept(&listener, &places) => match accepted {
-                Ok((stream, peer, place)) => {
-                    connections.spawn(server.clone().connection(stream, peer, place));
-                }
+            accepted = listener.accept(), if newcomer.is_none() => match accepted {
+                Ok(accepted) => newcomer = Some(accepted),
                 Err(error) => {
                     tracing::warn!(%error, "no connection can be accepted");
-                    let _ = timeout(ACCEPT_PAUSE, connections.join_next()).await;
+                    places.make_way();
+                    let ended = timeout(ACCEPT_PAUSE, connections.join_next_with_id()).await;
+                    ended.ok().flatten().into_iter().for_each(|ended| places.leave(ended));
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(ended) = connections.join_next_with_id() => places.leave(ended),
+            () = sleep(LOOK_AGAIN), if newcomer.is_some() => {}
             deadline = told_to_stop(&mut stop) => break deadline,
         }
+        // Others wait in the kernel's backlog until this one has its place.
+        if newcomer.is_some() && places.are_taken() {
+            places.make_way();
+        } else if let Some((stream, peer)) = newcomer.take() {
+            let connection = Connection::new(stream, patience);
+            let progress = connection.progress();
+            let task = connections.spawn(server.clone().connection(connection, peer));
+            places.take(task.id(), progress);
+        }
     };
-    drop(listener);
+    drop((listener, newcomer));
     let drained =
         timeout_at(deadline, async { while connections.join_next().await.is_some() {} }).await.is_ok();
     connections.shutdown().await;
     drained
-}
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
 }
 
 async fn told_to_stop(stop: &mut watch::Receiver<Stop>) -> Instant {
@@ -134,17 +142,15 @@ async fn until_told<F: Future>(stop: &watch::Receiver<Stop>, future: F) -> Optio
 #[derive(Clone)]
 struct Server {
     site: Arc<Site>,
-    patience: Patience,
     metrics: Arc<Metrics>,
     stop: watch::Receiver<Stop>,
 }
 
 impl Server {
-    async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+    async fn connection(self, mut connection: Connection<TcpStream>, peer: SocketAddr) {
         let _counted = Counted::in_gauge(&self.metrics.connections);
         // Answers are small and wait for nothing.
-        let _ = stream.set_nodelay(true);
-        let mut connection = Connection::new(stream, self.patience);
+        let _ = connection.stream().set_nodelay(true);
         let progress = connection.progress();
         let result = progress.deadlines.watch(self.exchange(&mut connection, peer.ip(), &progress)).await;
         if let Err(error) = &result {
@@ -152,13 +158,16 @@ impl Server {
         }
         match connection.expired() {
             Some(Phase::Head) => {
+                let is_in_the_way = progress.makes_way();
                 let written = connection.stream().write_all(HEAD_TOO_SLOW);
                 let _ = timeout(LINGER.1, written).await;
-                linger(connection.stream()).await;
+                if !is_in_the_way {
+                    linger(&mut connection).await;
+                }
             }
             Some(_) => {}
-            None if progress.is_closing() || result.is_err_and(|error| error.is_parse()) => {
-                linger(connection.stream()).await;
+            None if progress.lingers() || result.is_err_and(|error| error.is_parse()) => {
+                linger(&mut connection).await;
             }
             None => {}
         }
@@ -200,26 +209,29 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     progress.begin();
+    // Where there is a Content-Length too, hyper goes by the chunks and closes the connection after the answer, without
+    // a word to us (RFC 9112, 6.3).
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let response = if chunked && progress.may_have_both_lengths() {
-        both_lengths()
-    } else {
-        site.answer(request, peer, &progress.deadlines).await?
-    };
+    let mut response = site.answer(request, peer, &progress.deadlines).await?;
+    if progress.makes_way() {
+        response = closing(text(StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW));
+    }
     let closing = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
+    let lingers = closing || chunked;
     if response.body().size_hint().exact().is_some() {
-        progress.end(closing);
+        progress.end(lingers);
         return Ok(response);
     }
     // A stream is answered when it ends; until then the connection does not idle.
     let progress = Arc::clone(progress);
-    Ok(response.map(|body| Body::new(Streamed { body, progress })))
+    Ok(response.map(|body| Body::new(Streamed { body, progress, lingers })))
 }
 
 /// An answer that is not at its end when its head is sent.
 struct Streamed {
     body: Body,
     progress: Arc<Progress>,
+    lingers: bool,
 }
 
 impl http_body::Body for Streamed {
@@ -236,23 +248,15 @@ impl http_body::Body for Streamed {
 
 impl Drop for Streamed {
     fn drop(&mut self) {
-        self.progress.end(false);
+        self.progress.end(self.lingers);
     }
 }
 
-fn both_lengths() -> Response {
-    let mut response = Response::new(Body::from("a head with both Content-Length and Transfer-Encoding"));
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-/// Says that no more will be written, and reads on for a little, so that the answer arrives.
-async fn linger(stream: &mut TcpStream) {
-    let _ = stream.shutdown().await;
-    let mut rest = stream.take(LINGER.0);
+/// Says that no more will be written, and reads on for a little, so that the answer arrives. Makes way like any other
+/// connection that waits for its peer.
+async fn linger(connection: &mut Connection<TcpStream>) {
+    let _ = connection.shutdown().await;
+    let mut rest = connection.take(LINGER.0);
     let mut scrap = [0; 4096];
     let drain = async { while rest.read(&mut scrap).await.is_ok_and(|bytes| bytes > 0) {} };
     let _ = timeout(LINGER.1, drain).await;

@@ -26,6 +26,7 @@ use tower::Layer;
 use super::{
     Options,
     answer::{closing, text},
+    body::BODY_TOO_SLOW,
     deadline::Deadlines,
     strangers::Problem,
 };
@@ -38,7 +39,7 @@ use crate::{
 };
 
 /// The header that carries the signature (provider's guide).
-const SIGNATURE: HeaderName = HeaderName::from_static("x-nexo-signature");
+pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("x-nexo-signature");
 
 /// What is known of a request beside itself.
 pub struct Call<'a> {
@@ -119,7 +120,7 @@ impl Gate {
         let (body, _room) = match call.deadlines.within(self.body_timeout, self.read(body)).await {
             Some(read) => read?,
             None => {
-                let response = closing(text(StatusCode::REQUEST_TIMEOUT, "request body came too late"));
+                let response = closing(text(StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW));
                 return Err((Fate::TooSlow, response));
             }
         };

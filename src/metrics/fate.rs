@@ -21,6 +21,8 @@ pub enum Fate {
     TooSlow,
     /// The sender hung up, or broke off the body.
     BrokenOff,
+    /// Sent to a path that is not the webhook's.
+    WrongPath,
     /// No room in memory or in the queue.
     Full,
     /// The store did not keep it, or not in time.
@@ -39,6 +41,7 @@ impl Fate {
         Self::TooLarge,
         Self::TooSlow,
         Self::BrokenOff,
+        Self::WrongPath,
         Self::Full,
         Self::StoreUnavailable,
     ];
@@ -50,6 +53,7 @@ impl Fate {
             Self::TooLarge => "too_large",
             Self::TooSlow => "too_slow",
             Self::BrokenOff => "broken_off",
+            Self::WrongPath => "wrong_path",
             Self::Full => "full",
             Self::StoreUnavailable => "store_unavailable",
         }

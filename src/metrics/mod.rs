@@ -67,6 +67,8 @@ pub struct Metrics {
     pub queue_depth: Gauge,
     /// Open connections.
     pub connections: Gauge,
+    /// Connections that were closed to make room for others.
+    pub connections_made_way: Counter,
     /// Requests whose answer is not ready.
     pub in_flight: Gauge,
     /// Callers who wait for a delivery to be settled.
@@ -115,6 +117,7 @@ impl Metrics {
             commit_seconds: Seconds.new_metric(),
             queue_depth: Gauge::default(),
             connections: Gauge::default(),
+            connections_made_way: Counter::default(),
             in_flight: Gauge::default(),
             waiters: Gauge::default(),
             streams: Gauge::default(),
@@ -140,7 +143,7 @@ impl Metrics {
             metrics.commit_seconds.clone(),
         );
         registry.register("queue_depth", "Arrivals waiting for the writer", metrics.queue_depth.clone());
-        registry.register("connections", "Open connections", metrics.connections.clone());
+        metrics.register_connections(&mut registry);
         registry.register("in_flight", "Requests whose answer is not ready", metrics.in_flight.clone());
         metrics.register_followers(&mut registry);
         registry.register_with_unit(
@@ -155,6 +158,16 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self { registry, ..metrics }
+    }
+
+    /// What has to do with connections.
+    fn register_connections(&self, registry: &mut Registry) {
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register(
+            "connections_made_way",
+            "Connections closed while they waited for their peer, to make room for others",
+            self.connections_made_way.clone(),
+        );
     }
 
     /// Those who wait or follow.

@@ -41,6 +41,7 @@ pub(super) const ALL: &[Known] = &[
     secret("api.token_previous", "API_TOKEN_PREVIOUS"),
     plain("server.host", "HOST"),
     plain("server.port", "PORT"),
+    plain("server.notice_seconds", "SERVER_NOTICE_SECONDS"),
     plain("server.drain_seconds", "SERVER_DRAIN_SECONDS"),
     plain("server.trusted_proxies", "SERVER_TRUSTED_PROXIES"),
     secret("store.database_url", "DATABASE_URL"),

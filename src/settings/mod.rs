@@ -48,7 +48,9 @@ pub struct Server {
     pub host: String,
     /// The port; 0 for a free one.
     pub port: u16,
-    /// How long what is under way may take at the end.
+    /// How long new connections are still served at the end.
+    pub notice: Duration,
+    /// How long what is under way may then take.
     pub drain: Duration,
 }
 
@@ -205,6 +207,7 @@ fn server(layers: &Layers) -> Result<Server, SettingsError> {
     Ok(Server {
         host: layers.text("server.host", "an IP address or a host name, without a port", host)?,
         port: layers.number("server.port", 0..=u16::MAX)?,
+        notice: layers.number("server.notice_seconds", 0..=HOUR).map(Duration::from_secs)?,
         drain: layers.seconds("server.drain_seconds", HOUR)?,
     })
 }

@@ -6,11 +6,13 @@
 mod api;
 mod cli;
 mod connections;
+mod crowds;
 mod demo;
 mod faults;
 mod flood;
 mod guide;
 mod logs;
+mod misdirected;
 mod provider;
 mod quarantine;
 mod readme;

@@ -9,6 +9,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::support::provider::{event, head, sign_with};
+
 /// A `serve` of its own store; killed when the test is over.
 struct Serving {
     child: Child,
@@ -24,7 +26,13 @@ fn receiver() -> Command {
 }
 
 impl Serving {
+    /// It stops at once when told to.
     fn start(format: &str) -> Self {
+        Self::start_with(format, "0")
+    }
+
+    /// It serves on for so many seconds when told to stop.
+    fn start_with(format: &str, notice: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = receiver()
             .env("NEXO_WEBHOOK_SECRET", "whsec_test_1")
@@ -32,6 +40,7 @@ impl Serving {
             .env("DATA_DIR", folder.path())
             .env("PORT", "0")
             .env("LOG_FORMAT", format)
+            .env("SERVER_NOTICE_SECONDS", notice)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -41,6 +50,16 @@ impl Serving {
         let (_, address) = first.split_once("listening on http://").unwrap_or_else(|| panic!("{first}"));
         let address = address.split(['"', '\n']).next().unwrap().to_owned();
         Self { child, log, address, _folder: folder }
+    }
+
+    /// Reads the log up to a line that says this.
+    fn until_logged(&mut self, words: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ended without {words}");
+        }
+        line
     }
 
     fn signal(&self, signal: Signal) {
@@ -95,13 +114,70 @@ fn a_second_signal_ends_it_at_once() {
     // An answer to a later connection's request tells that the earlier one was taken.
     assert_eq!(health(&serving, &[]).code(), Some(0));
     serving.signal(Signal::TERM);
-    let mut line = String::new();
-    while !line.contains("stopping") {
-        line.clear();
-        assert_ne!(serving.log.read_line(&mut line).unwrap(), 0, "the log ended");
-    }
+    serving.until_logged("draining");
     serving.signal(Signal::TERM);
     assert_eq!(serving.ended().0.code(), Some(130));
+}
+
+#[test]
+fn it_serves_on_until_load_balancers_have_noticed() {
+    for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM)] {
+        let mut serving = Serving::start_with("text", "3600");
+        assert_eq!(health(&serving, &["--ready"]).code(), Some(0));
+        serving.signal(first);
+        assert!(serving.until_logged("signal=").contains(if first == Signal::TERM {
+            "SIGTERM"
+        } else {
+            "SIGINT"
+        }));
+        serving.until_logged("/readyz is 503");
+        // Each over a new connection.
+        for _ in 0..3 {
+            assert_eq!(health(&serving, &["--ready"]).code(), Some(1), "it is not ready");
+            assert_eq!(health(&serving, &[]).code(), Some(0), "it is served all the same");
+        }
+        let answer = post_webhook(&serving);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // A second signal skips the rest of the hour, and what is under way is finished.
+        serving.signal(second);
+        let (status, log) = serving.ended();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(log.lines().last().unwrap().ends_with("stopped"), "{log}");
+    }
+}
+
+#[test]
+fn it_stops_by_itself_when_the_notice_is_over() {
+    let serving = Serving::start_with("text", "1");
+    assert_eq!(health(&serving, &["--ready"]).code(), Some(0));
+    serving.signal(Signal::TERM);
+    let (status, log) = serving.ended();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words}: {log}"));
+    assert!(at("/readyz is 503") < at("draining") && at("draining") < at(": stopped"), "{log}");
+}
+
+#[test]
+fn a_hangup_is_logged_and_ends_nothing() {
+    let mut serving = Serving::start("text");
+    for _ in 0..2 {
+        serving.signal(Signal::HUP);
+        assert!(serving.until_logged("nothing to reload").contains("SIGHUP"));
+    }
+    assert_eq!(health(&serving, &["--ready"]).code(), Some(0));
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.ended().0.code(), Some(0));
+}
+
+/// The answer to a signed event.
+fn post_webhook(serving: &Serving) -> String {
+    let body = event("a", "delivered");
+    let head = head(body.len(), &sign_with("whsec_test_1", &body)).replace("host: test", "connection: close");
+    let mut connection = TcpStream::connect(&serving.address).unwrap();
+    connection.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 fn health(serving: &Serving, args: &[&str]) -> ExitStatus {

@@ -161,6 +161,7 @@ fn spawn(store: &[(&'static str, String)], setup: Setup) -> (Child, Option<File>
         .envs(store.iter().map(|(name, value)| (name, value)))
         .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN)])
         .env("PORT", setup.port.to_string())
+        .env("SERVER_NOTICE_SECONDS", "0")
         .envs(setup.environment)
         .stdout(Stdio::piped())
         .stderr(errors)
