@@ -31,7 +31,7 @@ pub enum Fate {
 
 impl Fate {
     /// Every one, so that each is a number from the start.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Kept(Outcome::New),
         Self::Kept(Outcome::Kept),
         Self::Kept(Outcome::Seen),
