@@ -23,6 +23,12 @@ impl Timestamp {
         Err(_) => panic!("the library has negative years too"),
     };
 
+    /// The last microsecond of the year 9999.
+    pub const LATEST: Self = match OffsetDateTime::from_unix_timestamp_nanos(253_402_300_799_999_999_000) {
+        Ok(time) => Self(time),
+        Err(_) => panic!("the library has this year"),
+    };
+
     /// The time by this machine's clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]

@@ -37,11 +37,26 @@ impl Money {
         let amount = match text.split_once(['e', 'E']) {
             None => Decimal::from_str_exact(text).map_err(|_| InvalidMoney)?,
             Some((mantissa, exponent)) => {
-                let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidMoney)?;
-                shift(mantissa, exponent.parse().map_err(|_| InvalidMoney)?)?
+                let mantissa = Decimal::from_str_exact(mantissa).map_err(|_| InvalidMoney)?.normalize();
+                let exponent: i32 = exponent.parse().map_err(|_| InvalidMoney)?;
+                let exponent = i64::from(exponent) - i64::from(mantissa.scale());
+                return Self::from_parts(mantissa.mantissa(), exponent).ok_or(InvalidMoney);
             }
         };
         Ok(Self::new(amount))
+    }
+
+    /// `mantissa` × 10^`exponent`; `None` when that cannot be kept exactly.
+    #[must_use]
+    pub fn from_parts(mantissa: i128, exponent: i64) -> Option<Self> {
+        if mantissa == 0 {
+            return Some(Self::ZERO);
+        }
+        let (whole, scale) = match u32::try_from(exponent) {
+            Ok(zeros) => (mantissa.checked_mul(10_i128.checked_pow(zeros)?)?, 0),
+            Err(_) => (mantissa, u32::try_from(exponent.checked_neg()?).ok()?),
+        };
+        Decimal::try_from_i128_with_scale(whole, scale).ok().map(Self::new)
     }
 
     /// Takes an exact decimal.
@@ -61,23 +76,6 @@ impl Money {
     pub fn plus_times(self, price: Self, count: u64) -> Option<Self> {
         price.0.checked_mul(Decimal::from(count)).and_then(|sum| sum.checked_add(self.0)).map(Self::new)
     }
-}
-
-/// `mantissa` × 10^`exponent`, exactly.
-fn shift(mantissa: Decimal, exponent: i32) -> Result<Decimal, InvalidMoney> {
-    if mantissa.is_zero() {
-        return Ok(Decimal::ZERO);
-    }
-    let mantissa = mantissa.normalize();
-    let scale = i64::from(mantissa.scale()) - i64::from(exponent);
-    if (0..=28).contains(&scale) {
-        let scale = u32::try_from(scale).map_err(|_| InvalidMoney)?;
-        return Decimal::try_from_i128_with_scale(mantissa.mantissa(), scale).map_err(|_| InvalidMoney);
-    }
-    let zeros = u32::try_from(-scale).map_err(|_| InvalidMoney)?;
-    let power = 10_i128.checked_pow(zeros).ok_or(InvalidMoney)?;
-    let whole = mantissa.mantissa().checked_mul(power).ok_or(InvalidMoney)?;
-    Decimal::try_from_i128_with_scale(whole, 0).map_err(|_| InvalidMoney)
 }
 
 impl fmt::Display for Money {

@@ -98,7 +98,9 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         let applied = store.migrate().await?;
         tracing::debug!(applied, "the schema is this version's");
     }
-    let metrics = Arc::new(Metrics::new());
+    let mut metrics = Metrics::new();
+    metrics.watch(&store);
+    let metrics = Arc::new(metrics);
     let (news, waiters) = (News::new(), Waiters::new());
     let feed = Feed::new(Arc::clone(&store), Arc::clone(&news));
     let (writer, committing) = Writer::start(

@@ -6,7 +6,7 @@ use nexo_receiver::{
     clock::Timestamp,
     delivery::{DeliveryId, Status},
     phone::Phone,
-    store::query::{Cursor, GroupBy, ListDeliveries, PageSize, Question, StatsQuestion},
+    store::query::{Cursor, GroupBy, ListDeliveries, PageSize, Question, RawId, StatsQuestion},
 };
 
 use crate::{
@@ -114,7 +114,8 @@ fn lists() -> Vec<Listed> {
         ("no filter", |_| all()),
         ("500 of them", |_| ListDeliveries { size: PageSize::new(500).unwrap(), ..all() }),
         ("a deep page", |filled| {
-            let after = Cursor { time: filled.some_time(), key: filled.some_id() };
+            let after =
+                Cursor { time: filled.some_time(), key: RawId::new(filled.some_id().as_str().as_bytes()) };
             ListDeliveries { after: Some(after), ..all() }
         }),
         ("from and to", |filled| {

@@ -124,11 +124,11 @@ mod tests {
         delivery::{Delivery, DeliveryId},
         signature::{Digest, Signature, Verified},
         store::{
-            Evidence,
+            Events,
             changes::{Change, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
-            query::{Cursor, ListDeliveries, Page, Stats, StatsQuestion},
+            query::{Cursor, ListDeliveries, Page, RawDigest, Stats, StatsQuestion},
             sends::{Begun, SendKey, SendOutcome, SendRecord},
         },
     };
@@ -160,8 +160,8 @@ mod tests {
             let older =
                 self.entries.iter().rev().filter(|entry| after.is_none_or(|after| entry.received_at < after));
             let entry = |entry: &Quarantined| {
-                let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
-                (entry.clone(), cursor)
+                let key = RawDigest::new(entry.verified.digest().as_bytes());
+                (Ok(entry.clone()), Cursor { time: entry.received_at, key })
             };
             Ok(Page::of(older.take(question.size.get() + 1).map(entry).collect(), question.size))
         }
@@ -187,7 +187,7 @@ mod tests {
         async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
             unreachable!()
         }
-        async fn events(&self, _: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+        async fn events(&self, _: &DeliveryId) -> Result<Events, StoreError> {
             unreachable!()
         }
         async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {

@@ -159,9 +159,13 @@ pub(crate) async fn events(
     PathId(id): PathId,
 ) -> Result<Answer<ShownEvents>, Refusal> {
     parameters::none(query.as_deref())?;
-    let events: Vec<_> = store.events(&id).await?.into_iter().map(ShownEvent::from).collect();
-    if events.is_empty() {
-        return Err(Refusal::NotFound("no event with this id has come, or not yet"));
+    let found = store.events(&id).await?;
+    if found.entries.is_empty() {
+        return Err(match found.unreadable.first() {
+            Some(row) => Refusal::Unreadable(row.to_string()),
+            None => Refusal::NotFound("no event with this id has come, or not yet"),
+        });
     }
+    let events = found.entries.into_iter().map(ShownEvent::from).collect();
     Ok(Answer::new(ShownEvents { events }))
 }

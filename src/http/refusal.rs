@@ -46,6 +46,8 @@ pub enum Refusal {
     NotAPost,
     /// The store does not answer now.
     StoreUnavailable,
+    /// What was asked for cannot be read; what of it.
+    Unreadable(String),
     /// A fault of ours; the log says which.
     Internal,
 }
@@ -83,7 +85,7 @@ impl Refusal {
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
             Self::StoreUnavailable | Self::ProviderNotReached => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unreadable(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -105,6 +107,7 @@ impl Refusal {
             Self::BodyTooLarge(_) => "body_too_large",
             Self::MethodNotAllowed | Self::NotAPost => "method_not_allowed",
             Self::StoreUnavailable => "store_unavailable",
+            Self::Unreadable(_) => "unreadable",
             Self::Internal => "internal",
         }
     }
@@ -137,6 +140,12 @@ impl Refusal {
             }
             Self::NotFound(message) => message,
             Self::InvalidParameter(message) | Self::InvalidBody(message) => message,
+            Self::Unreadable(what) => {
+                return format!(
+                    "{what}. Others are not affected: `nexo-receiver rebuild --check` lists every such row"
+                )
+                .into();
+            }
             Self::BodyTooLarge(limit) => return format!("send a body of {limit} bytes at most").into(),
             Self::MethodNotAllowed | Self::NotAPost => "use a method that the `Allow` header names",
             Self::StoreUnavailable => "the store does not answer: try again in a second",
@@ -196,6 +205,8 @@ impl From<StoreError> for Refusal {
                 tracing::warn!(%error, "a question went unanswered");
                 Self::StoreUnavailable
             }
+            // Whoever met the row has logged it.
+            StoreError::Unreadable(row) => Self::Unreadable(row.to_string()),
             StoreError::Refused(_) | StoreError::Corrupt(_) | StoreError::Broken(_) => {
                 tracing::error!(%error, "a question could not be answered");
                 Self::Internal

@@ -5,12 +5,19 @@
 
 mod fate;
 
-use std::{borrow::Borrow, time::Duration};
+use std::{
+    borrow::Borrow,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, prometheus_text},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, prometheus_text},
     metrics::{
-        counter::Counter,
+        MetricType,
+        counter::{ConstCounter, Counter},
         family::{Family, MetricConstructor},
         histogram::{Histogram, exponential_buckets},
         info::Info,
@@ -21,6 +28,8 @@ use prometheus_client::{
 pub use prometheus_client::metrics::gauge::Gauge;
 
 pub use fate::{Fate, PollFate, SendFate};
+
+use crate::store::{Store, unreadable::Table};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct PollLabels {
@@ -41,6 +50,23 @@ struct EventLabels {
 struct RequestLabels {
     route: String,
     status: u16,
+}
+
+/// The rows that a store has left out, asked for when the metrics are.
+#[derive(Debug)]
+struct UnreadableRows(Weak<dyn Store>);
+
+impl Collector for UnreadableRows {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(store) = self.0.upgrade() else { return Ok(()) };
+        let help = "Rows left out of answers because they cannot be read";
+        let mut rows = encoder.encode_descriptor("unreadable_rows", help, None, MetricType::Counter)?;
+        for table in Table::ALL {
+            let count = ConstCounter::new(store.unreadable_rows(table));
+            count.encode(rows.encode_family(&[("table", table.as_str())])?)?;
+        }
+        Ok(())
+    }
 }
 
 /// From 0.1 ms to 13 s.
@@ -198,6 +224,11 @@ impl Metrics {
             self.provider_paused.clone(),
         );
         registry.register("sends", "Requests to send an OTP by what became of them", self.sends.clone());
+    }
+
+    /// Shows how many rows this store has left out of answers.
+    pub fn watch(&mut self, store: &Arc<dyn Store>) {
+        self.registry.register_collector(Box::new(UnreadableRows(Arc::downgrade(store))));
     }
 
     /// Counts one webhook call.

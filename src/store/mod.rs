@@ -14,6 +14,9 @@ pub mod query;
 pub mod sends;
 pub mod sqlite;
 mod tally;
+pub mod unreadable;
+
+use std::ops::Deref;
 
 use async_trait::async_trait;
 
@@ -30,6 +33,7 @@ use hours::Due;
 use polls::{Turn, Turned};
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
 use sends::{Begun, SendKey, SendOutcome, SendRecord};
+use unreadable::{Table, UnreadableRow};
 
 /// What a database does for the service. Both implementations pass one suite of tests, `tests/it/store`.
 ///
@@ -62,7 +66,8 @@ pub trait Store: Send + Sync + 'static {
     /// The present state of one delivery.
     ///
     /// # Errors
-    /// [`StoreError`]; likewise all questions below.
+    /// [`StoreError`]; likewise all questions below. [`StoreError::Unreadable`] when its own row cannot be read. Questions
+    /// for several rows leave out those that cannot be read, and count and name them; see [`unreadable`].
     async fn delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError>;
 
     /// Which of these deliveries, some thousand at most, are delivered or failed.
@@ -72,7 +77,7 @@ pub trait Store: Send + Sync + 'static {
     async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError>;
 
     /// Each event of one delivery, oldest first; empty for an unknown id.
-    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError>;
+    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError>;
 
     /// Counts, rates and times over a range of time.
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError>;
@@ -84,6 +89,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of what was verified and not understood, newest first.
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError>;
+
+    /// How many rows of a table were left out of answers so far because they cannot be read; one that is met again
+    /// counts again.
+    fn unreadable_rows(&self, table: Table) -> u64 {
+        let _ = table;
+        0
+    }
 
     /// Whether commits note what they change, so that it can be followed.
     fn notes_changes(&self) -> bool {
@@ -157,6 +169,35 @@ pub enum StoreError {
     /// What the database holds is not what was put there.
     #[error("the store holds what it should not: {0}")]
     Corrupt(String),
+    /// The row that was asked for cannot be read. All others can.
+    #[error("the store holds a row that cannot be read: {0}")]
+    Unreadable(UnreadableRow),
+}
+
+/// The events of one delivery: those that can be read, oldest first, and the names of all others.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    /// Those that can be read.
+    pub entries: Vec<Evidence>,
+    /// Those that cannot.
+    pub unreadable: Vec<UnreadableRow>,
+}
+
+impl Deref for Events {
+    type Target = [Evidence];
+
+    fn deref(&self) -> &[Evidence] {
+        &self.entries
+    }
+}
+
+impl IntoIterator for Events {
+    type Item = Evidence;
+    type IntoIter = std::vec::IntoIter<Evidence>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
 }
 
 /// One event as it is kept.

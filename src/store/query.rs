@@ -4,13 +4,15 @@
 
 use std::num::NonZeroU16;
 
-use super::StoreError;
+use super::{
+    StoreError,
+    unreadable::{Read, UnreadableRow},
+};
 use crate::{
     clock::Timestamp,
-    delivery::{Delivery, DeliveryId, Status},
+    delivery::{Delivery, DeliveryId, LONGEST_TEXT, Status},
     money::Money,
     phone::Phone,
-    signature::Digest,
 };
 
 /// How many entries a page holds: 1 to 500.
@@ -72,27 +74,50 @@ pub trait CursorKey: Sized {
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
 
-impl CursorKey for DeliveryId {
-    const LIST: u8 = b'd';
+/// Bytes of a key that a cursor holds at most; of a longer one, which only a broken row has, it holds the beginning. That is
+/// longer than any valid key, also without a character that was cut in two, so that no valid key sorts between the two.
+const LONGEST_KEY: usize = LONGEST_TEXT + 4;
 
-    fn to_bytes(&self) -> Vec<u8> {
-        self.as_str().as_bytes().to_vec()
+/// A key as its row has it, which may be no valid one: a broken row has its place in a list too. `LIST` tells whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawKey<const LIST: u8>(Vec<u8>);
+
+/// The bytes of a delivery's id.
+pub type RawId = RawKey<b'd'>;
+
+/// The digest of a quarantined body.
+pub type RawDigest = RawKey<b'q'>;
+
+impl<const LIST: u8> RawKey<LIST> {
+    /// The bytes of a row's key, as far as a cursor holds them.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes[..bytes.len().min(LONGEST_KEY)].to_vec())
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Self::parse(String::from_utf8(bytes.to_vec()).ok()?).ok()
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes as a text, as far as they are one without U+0000.
+    #[must_use]
+    pub fn as_text(&self) -> &str {
+        let text = self.0.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        text.split('\0').next().unwrap_or_default()
     }
 }
 
-impl CursorKey for Digest {
-    const LIST: u8 = b'q';
+impl<const LIST: u8> CursorKey for RawKey<LIST> {
+    const LIST: u8 = LIST;
 
     fn to_bytes(&self) -> Vec<u8> {
-        self.as_bytes().to_vec()
+        self.0.clone()
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self::from_bytes)
+        (bytes.len() <= LONGEST_KEY).then(|| Self(bytes.to_vec()))
     }
 }
 
@@ -124,19 +149,29 @@ impl<K: CursorKey> Cursor<K> {
 pub struct Page<T> {
     /// The entries.
     pub entries: Vec<T>,
+    /// Rows that would be entries of this page, and cannot be read.
+    pub unreadable: Vec<UnreadableRow>,
     /// Where the next page begins; `None` on the last.
     pub next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// A page from up to one entry more than fits, each with its position.
+    /// A page from up to one row more than fits, each with its position. A page with less entries than fit, even with none,
+    /// has a next one if there are more rows.
     #[must_use]
-    pub fn of<K: CursorKey>(mut entries: Vec<(T, Cursor<K>)>, size: PageSize) -> Self {
-        let next = (entries.len() > size.get()).then(|| {
-            entries.truncate(size.get());
-            entries.last().map(|(_, cursor)| cursor.encode())
+    pub fn of<K: CursorKey>(mut rows: Vec<(Read<T>, Cursor<K>)>, size: PageSize) -> Self {
+        let next = (rows.len() > size.get()).then(|| {
+            rows.truncate(size.get());
+            rows.last().map(|(_, cursor)| cursor.encode())
         });
-        Self { entries: entries.into_iter().map(|(entry, _)| entry).collect(), next: next.flatten() }
+        let (mut entries, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
+        for (row, _) in rows {
+            match row {
+                Ok(entry) => entries.push(entry),
+                Err(row) => unreadable.push(row),
+            }
+        }
+        Self { entries, unreadable, next: next.flatten() }
     }
 
     /// The position after which the next page begins, for who reads on at once.
@@ -168,7 +203,7 @@ pub struct ListDeliveries {
     /// How many.
     pub size: PageSize,
     /// After this position.
-    pub after: Option<Cursor<DeliveryId>>,
+    pub after: Option<Cursor<RawId>>,
 }
 
 impl ListDeliveries {
@@ -203,7 +238,7 @@ pub struct ListQuarantine {
     /// How many.
     pub size: PageSize,
     /// After this position.
-    pub after: Option<Cursor<Digest>>,
+    pub after: Option<Cursor<RawDigest>>,
 }
 
 /// Any question, to be explained rather than answered.
@@ -315,16 +350,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_is_read_back(micros in -62_135_596_800_000_000_i64..=253_402_300_799_999_999, id in "[^\u{0}]{1,60}") {
-            let cursor = Cursor { time: Timestamp::from_micros(micros).unwrap(), key: DeliveryId::parse(id).unwrap() };
+        fn a_cursor_is_read_back(micros in -62_135_596_800_000_000_i64..=253_402_300_799_999_999, id in vec(any::<u8>(), 0..300)) {
+            let cursor = Cursor { time: Timestamp::from_micros(micros).unwrap(), key: RawId::new(&id) };
             prop_assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor.clone()));
-            prop_assert_eq!(Cursor::<Digest>::decode(&cursor.encode()), Err(InvalidCursor));
+            prop_assert_eq!(Cursor::<RawDigest>::decode(&cursor.encode()), Err(InvalidCursor));
         }
 
         #[test]
         fn noise_is_no_cursor(noise in vec(any::<u8>(), 0..40), text in "[0-9a-f]{0,40}") {
-            let _ = Cursor::<DeliveryId>::decode(&hex::encode(noise));
-            let _ = Cursor::<Digest>::decode(&text);
+            let _ = Cursor::<RawId>::decode(&hex::encode(noise));
+            let _ = Cursor::<RawDigest>::decode(&text);
         }
     }
 }

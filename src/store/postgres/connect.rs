@@ -162,6 +162,7 @@ impl Postgres {
                 | StoreError::Refused(why)
                 | StoreError::Corrupt(why)
                 | StoreError::Broken(why) => why,
+                StoreError::Unreadable(row) => row.to_string(),
             })),
             Err(_) => Err(self.at("no answer in time".into())),
         }

@@ -6,6 +6,7 @@
 mod changes;
 mod commit;
 mod connect;
+mod exact;
 mod explain;
 mod forget;
 mod hours;
@@ -27,12 +28,13 @@ use async_trait::async_trait;
 use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
-    Evidence, Quarantined, Store, StoreError,
+    Events, Quarantined, Store, StoreError,
     changes::{Change, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
     sends::{Begun, SendKey, SendOutcome, SendRecord},
+    unreadable::{LeftOut, Table},
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -83,6 +85,8 @@ pub struct Postgres {
     readers: PgPool,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
+    /// The rows that could not be read.
+    left_out: LeftOut,
     /// How far the database's clock is ahead of ours, in microseconds, as of when it was last read.
     ahead: AtomicI64,
 }
@@ -101,6 +105,7 @@ impl Postgres {
             writers: Slots::new(LANES),
             aside: Slots::new(ASIDE),
             warned: AtomicBool::new(false),
+            left_out: LeftOut::default(),
             ahead: AtomicI64::new(0),
         };
         let writer = store.connect_writer().await?;
@@ -140,7 +145,7 @@ impl Store for Postgres {
         self.list_deliveries(question).await
     }
 
-    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
         self.read_events(id).await
     }
 
@@ -154,6 +159,10 @@ impl Store for Postgres {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    fn unreadable_rows(&self, table: Table) -> u64 {
+        self.left_out.of(table)
     }
 
     fn notes_changes(&self) -> bool {

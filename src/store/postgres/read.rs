@@ -10,8 +10,9 @@ use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, DeliveryKey, Status},
     store::{
-        Evidence, Quarantined, StoreError,
-        query::{Cursor, ListDeliveries, ListQuarantine, Page},
+        Events, Quarantined, StoreError,
+        query::{Cursor, ListDeliveries, ListQuarantine, Page, RawDigest, RawId},
+        unreadable::{Table, UnreadableRow, read},
     },
 };
 
@@ -78,23 +79,37 @@ impl Postgres {
 
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.look_up(one, id).await?.first().map(rows::delivery).transpose().map_err(meaning)
+        let found = self.look_up(one, id).await?;
+        let Some(row) = found.first() else { return Ok(None) };
+        match rows::each_delivery(row).map_err(meaning)? {
+            Ok(delivery) => Ok(Some(delivery)),
+            Err(unreadable) => {
+                self.left_out.note(&unreadable);
+                Err(StoreError::Unreadable(unreadable))
+            }
+        }
     }
 
     /// See [`crate::store::Store::settled_among`].
     pub(super) async fn read_settled(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
-        let settled = self.ask(settled_among(ids)).await?;
-        settled.iter().map(rows::id).collect::<Result<_, _>>().map_err(meaning)
+        let found = self.ask(settled_among(ids)).await?;
+        let entry = |row| read(Table::Deliveries, rows::id(row), || rows::raw_id(row));
+        let settled = found.iter().map(entry).collect::<Result<Vec<_>, _>>().map_err(meaning)?;
+        Ok(self.left_out.from_all(settled))
     }
 
     /// See [`crate::store::Store::events`].
-    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
-        self.look_up(events_of, id)
-            .await?
-            .iter()
-            .map(rows::evidence)
-            .collect::<Result<_, _>>()
-            .map_err(meaning)
+    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
+        let found = self.look_up(events_of, id).await?;
+        let mut events = Events::default();
+        for row in &found {
+            match rows::each_evidence(row, id).map_err(meaning)? {
+                Ok(evidence) => events.entries.push(evidence),
+                Err(unreadable) => events.unreadable.push(unreadable),
+            }
+        }
+        self.note_all(&events.unreadable);
+        Ok(events)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -103,13 +118,14 @@ impl Postgres {
         question: &ListDeliveries,
     ) -> Result<Page<Delivery>, StoreError> {
         let entry = |row: &PgRow| {
-            let delivery = rows::delivery(row)?;
-            let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
-            Ok((delivery, cursor))
+            let key = RawId::new(&rows::raw_id(row));
+            Ok((rows::each_delivery(row)?, Cursor { time: rows::time(row, "listed_at")?, key }))
         };
         let found = self.ask(list(question)).await?;
-        let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
-        Ok(Page::of(entries, question.size))
+        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        let page = Page::of(found, question.size);
+        self.note_all(&page.unreadable);
+        Ok(page)
     }
 
     /// See [`crate::store::Store::quarantine`].
@@ -118,18 +134,21 @@ impl Postgres {
         question: &ListQuarantine,
     ) -> Result<Page<Quarantined>, StoreError> {
         let entry = |row: &PgRow| {
-            let entry = rows::quarantined(row)?;
-            let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
-            Ok((entry, cursor))
+            let digest = rows::raw_digest(row);
+            let cursor = Cursor { time: rows::time(row, "received_at")?, key: RawDigest::new(&digest) };
+            let name = || hex::encode(digest).into_bytes();
+            Ok((read(Table::Quarantine, rows::quarantined(row), name)?, cursor))
         };
-        let entries = self
-            .ask(list_of_quarantine(question))
-            .await?
-            .iter()
-            .map(entry)
-            .collect::<Result<_, _>>()
-            .map_err(meaning)?;
-        Ok(Page::of(entries, question.size))
+        let found = self.ask(list_of_quarantine(question)).await?;
+        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        let page = Page::of(found, question.size);
+        self.note_all(&page.unreadable);
+        Ok(page)
+    }
+
+    /// Counts and names rows that were left out.
+    fn note_all(&self, unreadable: &[UnreadableRow]) {
+        unreadable.iter().for_each(|row| self.left_out.note(row));
     }
 }
 
@@ -191,6 +210,10 @@ pub(super) fn list(question: &ListDeliveries) -> QueryBuilder<Db> {
 /// The text of an id, in the order of which those of one time are listed; no index has it.
 const TEXT: &str = "COALESCE(text_id, id::text COLLATE \"C\")";
 
+/// The first time that a row may have, and the end of all.
+const FIRST: &str = "timestamptz '0001-01-01 00:00:00+00'";
+const END: &str = "timestamptz '10000-01-01 00:00:00+00'";
+
 /// The month of a delivery, as the index by phone has it.
 const MONTH: &str = "date_trunc('month', listed_at AT TIME ZONE 'UTC')";
 
@@ -219,10 +242,17 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     if let Some(to) = question.to {
         bound(sql, question, "<", to);
     }
+    // A row that is listed at a time that is none has no place in any list.
+    if question.from.is_none() {
+        sql.push(" AND listed_at >= ").push(FIRST);
+    }
+    if question.to.is_none() {
+        sql.push(" AND listed_at < ").push(END);
+    }
     if let Some(Cursor { time, key }) = &question.after {
         bound(sql, question, "<=", *time);
         sql.push(" AND (listed_at, ").push(TEXT).push(") < (").push_bind(time.date_time());
-        sql.push(", ").push_bind(key.as_str()).push(")");
+        sql.push(", ").push_bind(key.as_text()).push(")");
     }
     sql.push(" ORDER BY ");
     if question.phone.is_some() {
@@ -244,10 +274,11 @@ fn bound(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, is: &'static str
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::QUARANTINED).push(" FROM quarantine");
+    sql.push(rows::QUARANTINED).push(" FROM quarantine WHERE received_at >= ").push(FIRST);
+    sql.push(" AND received_at < ").push(END);
     if let Some(Cursor { time, key }) = &question.after {
-        sql.push(" WHERE (received_at, digest) < (").push_bind(time.date_time());
-        sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
+        sql.push(" AND (received_at, digest) < (").push_bind(time.date_time());
+        sql.push(", ").push_bind(key.as_bytes()).push(")");
     }
     sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
     sql

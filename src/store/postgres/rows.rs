@@ -1,14 +1,13 @@
 //! Values and rows: how what the program knows is written in columns, and read back.
 
 use bytes::Bytes;
-use rust_decimal::Decimal;
 use sqlx::{
     Decode, Error, Postgres as Db, Row, Type,
     postgres::{PgRow, types::PgInterval},
 };
-use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::exact::{Exact, Micros};
 use crate::{
     batch::FoldedEvent,
     clock::Timestamp,
@@ -18,7 +17,10 @@ use crate::{
     phone::Phone,
     proof::Proof,
     signature::{Digest, Signature, Verified},
-    store::{Evidence, Quarantined},
+    store::{
+        Evidence, Quarantined,
+        unreadable::{Read, Table, read},
+    },
 };
 
 /// What [`delivery`] reads.
@@ -58,7 +60,31 @@ pub(super) fn delivery(row: &PgRow) -> Result<Delivery, Error> {
     })
 }
 
-pub(super) fn evidence(row: &PgRow) -> Result<Evidence, Error> {
+/// One of many deliveries, or its row's name.
+pub(super) fn each_delivery(row: &PgRow) -> Result<Read<Delivery>, Error> {
+    read(Table::Deliveries, delivery(row), || raw_id(row))
+}
+
+/// One of the events of a delivery, or its row's name: the delivery's and the event's digest.
+pub(super) fn each_evidence(row: &PgRow, of: &DeliveryId) -> Result<Read<Evidence>, Error> {
+    let name = || format!("{} {}", of.as_str(), hex::encode(raw_digest(row))).into_bytes();
+    read(Table::OlderEvents, evidence(row), name)
+}
+
+/// The bytes of a delivery's id, also where it is none.
+pub(super) fn raw_id(row: &PgRow) -> Vec<u8> {
+    match row.try_get::<Option<String>, _>("text_id") {
+        Ok(Some(text)) => text.into_bytes(),
+        _ => row.try_get::<Uuid, _>("id").map(|id| id.to_string().into_bytes()).unwrap_or_default(),
+    }
+}
+
+/// The bytes of a digest, also where it is none.
+pub(super) fn raw_digest(row: &PgRow) -> Vec<u8> {
+    row.try_get("digest").unwrap_or_default()
+}
+
+fn evidence(row: &PgRow) -> Result<Evidence, Error> {
     Ok(Evidence {
         proof: proof(row)?,
         kind: row.try_get("kind")?,
@@ -128,7 +154,7 @@ pub(super) fn status(row: &PgRow, column: &'static str) -> Result<Status, Error>
 }
 
 pub(super) fn money(row: &PgRow, column: &'static str) -> Result<Option<Money>, Error> {
-    row.try_get::<Option<Decimal>, _>(column).map(|cost| cost.map(Money::new))
+    row.try_get::<Option<Exact>, _>(column).map(|cost| cost.map(|Exact(cost)| cost))
 }
 
 pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, Error> {
@@ -136,7 +162,7 @@ pub(super) fn count(row: &PgRow, column: &'static str) -> Result<u64, Error> {
 }
 
 pub(super) fn time(row: &PgRow, column: &'static str) -> Result<Timestamp, Error> {
-    value(column, row, |time: OffsetDateTime| Timestamp::from_date_time(time).ok())
+    value(column, row, |Micros(micros)| Timestamp::from_micros(micros).ok())
 }
 
 /// The time between two times, in microseconds: such an interval has no months.
@@ -146,9 +172,9 @@ pub(super) fn duration(row: &PgRow, column: &'static str) -> Result<i64, Error> 
 }
 
 fn maybe_time(row: &PgRow, column: &'static str) -> Result<Option<Timestamp>, Error> {
-    value(column, row, |time: Option<OffsetDateTime>| match time {
+    value(column, row, |time: Option<Micros>| match time {
         None => Some(None),
-        Some(time) => Timestamp::from_date_time(time).ok().map(Some),
+        Some(Micros(micros)) => Timestamp::from_micros(micros).ok().map(Some),
     })
 }
 

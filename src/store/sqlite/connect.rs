@@ -87,7 +87,7 @@ fn at(file: &Path, error: StoreError) -> StoreError {
         StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", file.display())),
         StoreError::Refused(why) => StoreError::Refused(format!("{}: {why}", file.display())),
         StoreError::Contended(why) => StoreError::Contended(format!("{}: {why}", file.display())),
-        StoreError::Broken(why) => StoreError::Broken(why),
+        error @ (StoreError::Broken(_) | StoreError::Unreadable(_)) => error,
         StoreError::Corrupt(why) => StoreError::Corrupt(format!("{}: {why}", file.display())),
     }
 }

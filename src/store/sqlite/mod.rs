@@ -30,12 +30,13 @@ use sqlx::SqlitePool;
 use tokio::sync::Mutex;
 
 use super::{
-    Evidence, Quarantined, Store, StoreError,
+    Events, Quarantined, Store, StoreError,
     changes::{Change, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
     sends::{Begun, SendKey, SendOutcome, SendRecord},
+    unreadable::{LeftOut, Table},
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -63,6 +64,8 @@ pub struct Sqlite {
     file: PathBuf,
     writer: Mutex<write::Writer>,
     readers: SqlitePool,
+    /// The rows that could not be read.
+    left_out: LeftOut,
     /// Whether the disk once failed to say that it wrote: then what the system's cache holds can't be trusted.
     distrusted: AtomicBool,
 }
@@ -79,6 +82,7 @@ impl Sqlite {
             options: options.clone(),
             readers: connect::readers(options, &file),
             file,
+            left_out: LeftOut::default(),
             writer: Mutex::new(writer),
             distrusted: AtomicBool::new(false),
         })
@@ -124,7 +128,7 @@ impl Store for Sqlite {
         self.list_deliveries(question).await
     }
 
-    async fn events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
+    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
         self.read_events(id).await
     }
 
@@ -138,6 +142,10 @@ impl Store for Sqlite {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    fn unreadable_rows(&self, table: Table) -> u64 {
+        self.left_out.of(table)
     }
 
     async fn latest_change(&self) -> Result<Position, StoreError> {

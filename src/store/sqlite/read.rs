@@ -10,8 +10,9 @@ use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Status},
     store::{
-        Evidence, Quarantined, StoreError,
-        query::{Cursor, ListDeliveries, ListQuarantine, Page},
+        Events, Quarantined, StoreError,
+        query::{Cursor, ListDeliveries, ListQuarantine, Page, RawDigest, RawId},
+        unreadable::{Table, UnreadableRow, read},
     },
 };
 
@@ -46,18 +47,37 @@ impl Sqlite {
 
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        self.ask(one(id)).await?.first().map(rows::delivery).transpose().map_err(meaning)
+        let found = self.ask(one(id)).await?;
+        let Some(row) = found.first() else { return Ok(None) };
+        match rows::each_delivery(row).map_err(meaning)? {
+            Ok(delivery) => Ok(Some(delivery)),
+            Err(unreadable) => {
+                self.left_out.note(&unreadable);
+                Err(StoreError::Unreadable(unreadable))
+            }
+        }
     }
 
     /// See [`crate::store::Store::settled_among`].
     pub(super) async fn read_settled(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
-        let settled = self.ask(settled_among(ids)).await?;
-        settled.iter().map(|row| rows::id(row, "id")).collect::<Result<_, _>>().map_err(meaning)
+        let found = self.ask(settled_among(ids)).await?;
+        let entry = |row| read(Table::Deliveries, rows::id(row, "id"), || rows::raw_id(row));
+        let settled = found.iter().map(entry).collect::<Result<Vec<_>, _>>().map_err(meaning)?;
+        Ok(self.left_out.from_all(settled))
     }
 
     /// See [`crate::store::Store::events`].
-    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Vec<Evidence>, StoreError> {
-        self.ask(events_of(id)).await?.iter().map(rows::evidence).collect::<Result<_, _>>().map_err(meaning)
+    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
+        let found = self.ask(events_of(id)).await?;
+        let mut events = Events::default();
+        for row in &found {
+            match rows::each_evidence(row, id).map_err(meaning)? {
+                Ok(evidence) => events.entries.push(evidence),
+                Err(unreadable) => events.unreadable.push(unreadable),
+            }
+        }
+        self.note_all(&events.unreadable);
+        Ok(events)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -66,13 +86,14 @@ impl Sqlite {
         question: &ListDeliveries,
     ) -> Result<Page<Delivery>, StoreError> {
         let entry = |row: &SqliteRow| {
-            let delivery = rows::delivery(row)?;
-            let cursor = Cursor { time: rows::time(row, "listed_at")?, key: delivery.id.clone() };
-            Ok((delivery, cursor))
+            let key = RawId::new(&rows::raw_id(row));
+            Ok((rows::each_delivery(row)?, Cursor { time: rows::time(row, "listed_at")?, key }))
         };
         let found = self.ask(list(question)).await?;
-        let entries = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
-        Ok(Page::of(entries, question.size))
+        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        let page = Page::of(found, question.size);
+        self.note_all(&page.unreadable);
+        Ok(page)
     }
 
     /// See [`crate::store::Store::quarantine`].
@@ -81,18 +102,21 @@ impl Sqlite {
         question: &ListQuarantine,
     ) -> Result<Page<Quarantined>, StoreError> {
         let entry = |row: &SqliteRow| {
-            let entry = rows::quarantined(row)?;
-            let cursor = Cursor { time: entry.received_at, key: entry.verified.digest() };
-            Ok((entry, cursor))
+            let digest = rows::raw_digest(row);
+            let cursor = Cursor { time: rows::time(row, "received_at")?, key: RawDigest::new(&digest) };
+            let name = || hex::encode(digest).into_bytes();
+            Ok((read(Table::Quarantine, rows::quarantined(row), name)?, cursor))
         };
-        let entries = self
-            .ask(list_of_quarantine(question))
-            .await?
-            .iter()
-            .map(entry)
-            .collect::<Result<_, _>>()
-            .map_err(meaning)?;
-        Ok(Page::of(entries, question.size))
+        let found = self.ask(list_of_quarantine(question)).await?;
+        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
+        let page = Page::of(found, question.size);
+        self.note_all(&page.unreadable);
+        Ok(page)
+    }
+
+    /// Counts and names rows that were left out.
+    fn note_all(&self, unreadable: &[UnreadableRow]) {
+        unreadable.iter().for_each(|row| self.left_out.note(row));
     }
 }
 
@@ -177,19 +201,28 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
     if let Some(to) = question.to {
         sql.push(" AND listed_at < ").push_bind(to.micros());
     }
+    // A row that is listed at a time that is none has no place in any list. The `+` keeps this from SQLite's choice of a
+    // plan, for which a range with two ends would look small enough to skip through all statuses.
+    if question.from.is_none() {
+        sql.push(" AND +listed_at >= ").push(Timestamp::EARLIEST.micros());
+    }
+    if question.to.is_none() {
+        sql.push(" AND +listed_at <= ").push(Timestamp::LATEST.micros());
+    }
     if let Some(Cursor { time, key }) = &question.after {
         sql.push(" AND (listed_at, id) < (").push_bind(time.micros());
-        sql.push(", ").push_bind(key.as_str()).push(")");
+        sql.push(", CAST(").push_bind(key.as_bytes()).push(" AS TEXT))");
     }
     sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::QUARANTINED).push(" FROM quarantine");
+    sql.push(rows::QUARANTINED).push(" FROM quarantine WHERE received_at BETWEEN ");
+    sql.push(Timestamp::EARLIEST.micros()).push(" AND ").push(Timestamp::LATEST.micros());
     if let Some(Cursor { time, key }) = &question.after {
-        sql.push(" WHERE (received_at, digest) < (").push_bind(time.micros());
-        sql.push(", ").push_bind(key.as_bytes().as_slice()).push(")");
+        sql.push(" AND (received_at, digest) < (").push_bind(time.micros());
+        sql.push(", ").push_bind(key.as_bytes()).push(")");
     }
     sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
     sql

@@ -12,7 +12,10 @@ use crate::{
     phone::Phone,
     proof::Proof,
     signature::{Digest, Signature, Verified},
-    store::{Evidence, Quarantined},
+    store::{
+        Evidence, Quarantined,
+        unreadable::{Read, Table, read},
+    },
 };
 
 /// What [`delivery`] reads.
@@ -52,7 +55,28 @@ pub(super) fn delivery(row: &SqliteRow) -> Result<Delivery, Error> {
     })
 }
 
-pub(super) fn evidence(row: &SqliteRow) -> Result<Evidence, Error> {
+/// One of many deliveries, or its row's name.
+pub(super) fn each_delivery(row: &SqliteRow) -> Result<Read<Delivery>, Error> {
+    read(Table::Deliveries, delivery(row), || raw_id(row))
+}
+
+/// One of the events of a delivery, or its row's name: the delivery's and the event's digest.
+pub(super) fn each_evidence(row: &SqliteRow, of: &DeliveryId) -> Result<Read<Evidence>, Error> {
+    let name = || format!("{} {}", of.as_str(), hex::encode(raw_digest(row))).into_bytes();
+    read(Table::OlderEvents, evidence(row), name)
+}
+
+/// The bytes of a delivery's id, also where it is none.
+pub(super) fn raw_id(row: &SqliteRow) -> Vec<u8> {
+    row.try_get("id").unwrap_or_default()
+}
+
+/// The bytes of a digest, also where it is none.
+pub(super) fn raw_digest(row: &SqliteRow) -> Vec<u8> {
+    row.try_get("digest").unwrap_or_default()
+}
+
+fn evidence(row: &SqliteRow) -> Result<Evidence, Error> {
     Ok(Evidence {
         proof: proof(row)?,
         kind: row.try_get("kind")?,

@@ -7,6 +7,7 @@ mod events;
 mod quarantine;
 mod stats;
 mod stream;
+mod unreadable;
 mod waiting;
 mod watch;
 

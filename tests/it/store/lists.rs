@@ -8,7 +8,7 @@ use nexo_receiver::{
     phone::Phone,
     store::{
         Store,
-        query::{Cursor, ListDeliveries, PageSize},
+        query::{Cursor, ListDeliveries, PageSize, RawId},
     },
 };
 
@@ -204,7 +204,7 @@ async fn every_combination_of_filters_is_answered(database: Database) {
             error_code: has(3).then(|| "busy".into()),
             from: has(4).then(|| time(0)),
             to: has(5).then(|| time(253_402_300_799_999_999)),
-            after: has(6).then(|| Cursor { time: time(253_402_300_799_999_999), key: super::id("x") }),
+            after: has(6).then(|| Cursor { time: time(253_402_300_799_999_999), key: RawId::new(b"x") }),
             size: size(500),
         };
         assert!(listed(&*store, &question).await.contains(&"4".to_owned()), "{question:?}");

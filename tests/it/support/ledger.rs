@@ -180,7 +180,7 @@ async fn look(store: &dyn Store, id: String, events: Vec<(&'static str, Answers)
     // A busy machine may be late with an answer.
     until(async || match store.events(&delivery).await {
         Ok(found) => {
-            evidence = found;
+            evidence = found.entries;
             true
         }
         Err(StoreError::Unavailable(_)) => false,
