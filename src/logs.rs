@@ -2,12 +2,25 @@
 //!
 //! Lives here: format, filter, and that no value can forge a line. Does not: what is logged, and that it is masked.
 
+mod lossy;
+
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     fmt::{self, Write as _},
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
+    panic::{self, PanicHookInfo},
+    sync::{
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
-use tracing::{Subscriber, field::Field};
+use tracing::{
+    Subscriber,
+    field::{Field, display},
+};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     field::MakeExt as _,
@@ -43,6 +56,20 @@ impl Format {
             "json" => Some(Self::Json),
             _ => None,
         }
+    }
+
+    fn is_json(self, is_terminal: bool) -> bool {
+        match self {
+            Self::Auto => !is_terminal,
+            Self::Text => false,
+            Self::Json => true,
+        }
+    }
+
+    /// Text unless something else was asked for: for a command that people look at.
+    #[must_use]
+    pub fn for_people(self) -> Self {
+        if self == Self::Auto { Self::Text } else { self }
     }
 }
 
@@ -99,23 +126,76 @@ impl Options {
     /// Text unless something else was asked for: for a command that people look at.
     #[must_use]
     pub fn for_people(&self) -> Self {
-        let format = if self.format == Format::Auto { Format::Text } else { self.format };
-        Self { format, filter: self.filter.clone() }
+        Self { format: self.format.for_people(), filter: self.filter.clone() }
     }
 }
 
-/// Starts the log of this process, on standard output.
+/// How long the end of the process waits for a reader of the log, or of standard error.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Starts the log of this process, on standard output, also for panics. No line waits for its reader: when too many are
+/// unread, further ones are dropped and counted.
+///
+/// # Errors
+/// When standard output can't be duplicated.
 ///
 /// # Panics
 /// When it was started before.
-pub fn init(options: &Options) {
+pub fn init(options: &Options) -> io::Result<()> {
     let is_terminal = io::stdout().is_terminal();
-    let json = match options.format {
-        Format::Auto => !is_terminal,
-        Format::Text => false,
-        Format::Json => true,
-    };
-    subscriber(&options.filter, json, is_terminal, io::stdout).init();
+    let json = options.format.is_json(is_terminal);
+    subscriber(&options.filter, json, is_terminal, lossy::Lines::to_stdout()?).init();
+    panic::set_hook(Box::new(panicked));
+    Ok(())
+}
+
+/// Waits a second at most until the log's lines are written.
+pub fn flush() {
+    lossy::flush(Instant::now() + LAST_WORDS);
+}
+
+/// Lines of the log that were dropped because nobody read them.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    lossy::dropped() as u64
+}
+
+/// Panics since the log was started, contained ones too.
+#[must_use]
+pub fn panics() -> u64 {
+    PANICS.load(Relaxed)
+}
+
+/// Writes why the process ends to standard error, in one line: in JSON where the log would be, else after the program's
+/// name. It waits a second at most for whoever reads it.
+pub fn fatal(format: Format, error: &str) {
+    let is_terminal = io::stderr().is_terminal();
+    let error = one_line(error);
+    let is_json = format.is_json(is_terminal);
+    let (written, end) = mpsc::channel();
+    thread::spawn(move || {
+        if is_json {
+            let errors = Filter("error".to_owned());
+            let to_stderr = subscriber(&errors, true, false, io::stderr);
+            tracing::subscriber::with_default(to_stderr, || tracing::error!("{error}"));
+        } else {
+            let _ = writeln!(io::stderr(), "nexo-receiver: {error}");
+        }
+        let _ = written.send(());
+    });
+    let _ = end.recv_timeout(LAST_WORDS);
+}
+
+/// Logs a panic, in place of the lines that would go to standard error and wait for whoever reads that.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Relaxed);
+    let place = panic.location().map(display);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(&backtrace));
+    let message = panic.payload_as_str().unwrap_or("no message");
+    tracing::error!(panic = message, place, backtrace, "a task panicked");
 }
 
 fn subscriber<W>(filter: &Filter, json: bool, ansi: bool, writer: W) -> impl Subscriber + Send + Sync

@@ -108,6 +108,8 @@ pub async fn announce(news: Arc<News>, store: Arc<dyn Store>, mut stop: watch::R
 /// Hears what other replicas tell, until told to stop.
 pub async fn listen(news: Arc<News>, store: Arc<dyn Store>, mut stop: watch::Receiver<()>) {
     loop {
+        // Also when this is a new start after a panic.
+        news.listening.store(false, Ordering::Release);
         tokio::select! {
             Err(error) = hear(&news, &*store) => {
                 tracing::debug!(%error, "other replicas are not heard: the store is asked instead");

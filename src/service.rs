@@ -92,11 +92,14 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let (listener, address) = listen(&options.host, options.port).await?;
     // The first line of the log; whoever connects already waits in the backlog.
     tracing::info!("listening on http://{address}");
+    starting(&options);
 
     let store = open(&options.location).await?;
     if options.migrate {
         let applied = store.migrate().await?;
         tracing::debug!(applied, "the schema is this version's");
+    } else if let Err(error) = store.ready().await {
+        tracing::error!(%error, "not ready: webhooks are answered 503 until this is mended");
     }
     let mut metrics = Metrics::new();
     metrics.watch(&store);
@@ -126,8 +129,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         readiness: readiness.clone(),
     };
     let (stop, told) = watch::channel(Stop::Never);
-    let summing = Background::start(|told| summary::run(Arc::clone(&store), told));
-    let upkeep = Background::start(|told| upkeep::run(Arc::clone(&store), told));
+    let keeping = keeping(&store);
     let following = following(&waiters, &news, &feed, &store);
     let site = http::site(parts, &options.http);
     let serving =
@@ -140,12 +142,23 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         feed,
         serving,
         committing,
-        summing,
-        upkeep,
+        keeping,
         reconciling,
         following,
         store,
     })
+}
+
+/// Logs what this process is, and what it works with; nothing of credentials.
+fn starting(options: &Options) {
+    let provider = options.provider.as_ref().map_or("none", |provider| provider.base_url.as_str());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        store = %options.location,
+        schema = options.location.schema(),
+        provider,
+        "starting"
+    );
 }
 
 async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -155,6 +168,15 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Star
     Ok((listener, address))
 }
 
+/// What sums up hours that are over, and deletes what is kept for a time only.
+fn keeping(store: &Arc<dyn Store>) -> [Background; 2] {
+    let (summed, kept) = (Arc::clone(store), Arc::clone(store));
+    [
+        Background::start("summary", move |told| summary::run(Arc::clone(&summed), told)),
+        Background::start("upkeep", move |told| upkeep::run(Arc::clone(&kept), told)),
+    ]
+}
+
 /// What carries changes to those who wait for them, and to other replicas.
 fn following(
     waiters: &Arc<Waiters>,
@@ -162,13 +184,24 @@ fn following(
     feed: &Arc<Feed>,
     store: &Arc<dyn Store>,
 ) -> [Background; 4] {
-    let (waiters, news, feed, store) =
-        (|| Arc::clone(waiters), || Arc::clone(news), || Arc::clone(feed), || Arc::clone(store));
+    let parts = || (Arc::clone(news), Arc::clone(store));
+    let ((waiting, announcing, listening), waiters, feed) =
+        ((parts(), parts(), parts()), Arc::clone(waiters), Arc::clone(feed));
+    let parts = |(news, store): &(Arc<News>, Arc<dyn Store>)| (Arc::clone(news), Arc::clone(store));
     [
-        Background::start(|told| waiting::follow(waiters(), news(), store(), told)),
-        Background::start(|told| news::announce(news(), store(), told)),
-        Background::start(|told| news::listen(news(), store(), told)),
-        Background::start(|told| feed::run(feed(), told)),
+        Background::start("waiting", move |told| {
+            let (news, store) = parts(&waiting);
+            waiting::follow(Arc::clone(&waiters), news, store, told)
+        }),
+        Background::start("announcing", move |told| {
+            let (news, store) = parts(&announcing);
+            news::announce(news, store, told)
+        }),
+        Background::start("listening", move |told| {
+            let (news, store) = parts(&listening);
+            news::listen(news, store, told)
+        }),
+        Background::start("feed", move |told| feed::run(Arc::clone(&feed), told)),
     ]
 }
 
@@ -186,7 +219,7 @@ fn call(
     let sending = Sending::new(how, provider.clone(), store, writer, metrics);
     let (store, writer, metrics) = parts();
     let reconciler = Reconciler::new(when, how.timeout, provider, store, writer, metrics);
-    Ok((sending, Background::start(|told| reconciler.run(told))))
+    Ok((sending, Background::start("reconcile", move |told| Arc::clone(&reconciler).run(told))))
 }
 
 /// A started service.
@@ -198,8 +231,7 @@ pub struct Running {
     feed: Arc<Feed>,
     serving: JoinHandle<bool>,
     committing: JoinHandle<()>,
-    summing: Background,
-    upkeep: Background,
+    keeping: [Background; 2],
     reconciling: Option<Background>,
     following: [Background; 4],
     store: Arc<dyn Store>,
@@ -212,11 +244,11 @@ impl Running {
         self.address
     }
 
-    /// Waits until a part of the service ends by itself, which no part should.
-    pub async fn failed(&self) {
+    /// Waits until a part of the service ends by itself that nothing goes on without; which one.
+    pub async fn failed(&self) -> &'static str {
         tokio::select! {
-            () = self.stop.closed() => {}
-            () = self.readiness.writer_ended() => {}
+            () = self.stop.closed() => "the accept loop",
+            () = self.readiness.writer_ended() => "the writer",
         }
     }
 
@@ -242,12 +274,47 @@ impl Running {
         // The server's end drops the last handles but this one; then the writer commits what is queued and ends.
         drop(self.readiness);
         let committed = timeout_at(deadline, self.committing).await.is_ok();
-        self.summing.stop(deadline).await;
-        self.upkeep.stop(deadline).await;
-        for following in self.following {
-            following.stop(deadline).await;
+        for task in self.keeping.into_iter().chain(self.following) {
+            task.stop(deadline).await;
         }
         let closed = timeout_at(deadline, self.store.close()).await.is_ok();
         drained && committed && closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::settings::Settings;
+
+    async fn started(folder: &std::path::Path) -> Running {
+        let environment = [
+            ("NEXO_WEBHOOK_SECRET", "s"),
+            ("API_TOKEN", "a-token-of-some-length"),
+            ("PORT", "0"),
+            ("DATA_DIR", folder.to_str().unwrap()),
+        ];
+        let settings =
+            Settings::load(None, environment.map(|(name, value)| (name.into(), value.into()))).unwrap();
+        start(settings.service().unwrap()).await.unwrap()
+    }
+
+    /// A task that is aborted leaves behind what one does that panics.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_part_that_nothing_goes_on_without_is_missed_when_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["the accept loop", "the writer"] {
+            let running = started(folder.path()).await;
+            assert!(running.failed().now_or_never().is_none());
+            if part == "the writer" {
+                running.committing.abort()
+            } else {
+                running.serving.abort()
+            }
+            assert_eq!(running.failed().await, part);
+            running.stop(Duration::from_secs(10)).await;
+        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn run() -> anyhow::Result<Answer> {
     let stage = Stage { receiver: receiver.addr(), sandbox, token, key };
     let shown = tokio::select! {
         shown = stage.play() => shown,
-        () = receiver.failed() => bail!("a part of the receiver ended by itself"),
+        part = receiver.failed() => bail!("{part} ended by itself"),
         _ = signals.next() => Ok(()),
         _ = hangup.recv() => Ok(()),
     };

@@ -122,7 +122,13 @@ fn keys(secret: &Secret) -> Vec<(Vec<String>, SigningKey)> {
         (Some("the signer's secret stands in quotes"), format!("\"{configured}\"")),
         (Some("the configured secret stands in quotes"), configured.trim_matches(['"', '\'']).to_owned()),
     ];
-    texts.into_iter().flat_map(|(fault, text)| derived(fault, &text)).collect()
+    let of_texts = texts.into_iter().flat_map(|(fault, text)| derived(fault, &text));
+    let digest = hex::decode(configured).ok().or_else(|| BASE64_STANDARD.decode(configured).ok());
+    let hashed = digest.filter(|digest| digest.len() == 32).map(|digest| {
+        let fault = "the configured secret is the SHA-256 of the signer's; the plaintext secret is expected";
+        (vec![fault.to_owned()], SigningKey::from_key(&digest))
+    });
+    of_texts.chain(hashed).collect()
 }
 
 fn trimmed(text: &str) -> String {
@@ -238,6 +244,10 @@ mod tests {
         wrong(BODY, &sign(b"whsec_test_1\n", BODY), "ends with a newline; the secret itself was used");
         let configured = diagnosed("whsec_test_1\n", BODY, &signed_with(SECRET)).unwrap_err();
         assert!(configured.contains("the configured secret has white space around it"), "{configured}");
+        for digest in [hex, BASE64_STANDARD.encode(digest.as_bytes())] {
+            let hashed = diagnosed(&digest, BODY, &signed_with(SECRET)).unwrap_err();
+            assert!(hashed.contains("the configured secret is the SHA-256 of the signer's"), "{hashed}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     logs,
-    settings::{Settings, SettingsError},
+    settings::{self, Settings, SettingsError},
 };
 
 /// Receives NEXO ROUTE's delivery webhooks, keeps them durably and answers what became of an OTP.
@@ -110,14 +110,19 @@ const WRONG_SETTING: u8 = 2;
 impl Cli {
     /// Runs the command. The exit code is 0 when all is well, 2 when a setting is wrong, else 1.
     pub fn run(self, environment: impl IntoIterator<Item = (OsString, OsString)>) -> ExitCode {
-        match self.answer(environment) {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let format = settings::log_format(self.config.as_deref(), &environment);
+        let is_service = matches!(self.command, None | Some(Command::Serve));
+        let answered = self.answer(environment);
+        logs::flush();
+        match answered {
             Ok(Answer { text, good }) => {
                 // Whoever closes the pipe has read enough.
                 let _ = io::stdout().write_all(text.as_bytes());
                 if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             }
             Err(error) => {
-                let _ = writeln!(io::stderr(), "nexo-receiver: {}", logs::one_line(&format!("{error:#}")));
+                logs::fatal(if is_service { format } else { format.for_people() }, &format!("{error:#}"));
                 if error.is::<SettingsError>() { WRONG_SETTING.into() } else { ExitCode::FAILURE }
             }
         }

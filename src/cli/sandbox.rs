@@ -81,7 +81,7 @@ pub(super) async fn run(args: Args, settings: &Settings) -> anyhow::Result<Answe
     let hook = args.webhook_url.as_ref().map_or("nowhere: give --webhook-url".to_owned(), Url::to_string);
     let mut signals = Signals::new().context("signals can't be caught")?;
     let running = sandbox::start(options(args, key, secret)).await.context("the sandbox can't start")?;
-    logs::init(&settings.log.for_people());
+    logs::init(&settings.log.for_people()).context("the log can't be started")?;
     let banner = banner(&running, &shown_key, &hook, &everybody);
     let _ = io::stdout().write_all(banner.as_bytes());
     signals.next().await;

@@ -25,7 +25,7 @@ const OTHER_FILES: usize = 64;
 /// Runs until SIGTERM or SIGINT, then finishes what is under way.
 pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     let mut options = settings.service()?;
-    logs::init(&settings.log);
+    logs::init(&settings.log).context("the log can't be started")?;
     let connections = options.http.connections;
     let files = raise_open_files();
     let fitting = fitting(connections, files);
@@ -51,7 +51,7 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     }
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "stopping"),
-        () = running.failed() => bail!("a part of the service ended by itself"),
+        part = running.failed() => bail!("{part} ended by itself; the log says why"),
     }
     stop(running, &settings.server, &mut signals).await
 }
@@ -67,7 +67,7 @@ async fn stop(running: Running, server: &Server, signals: &mut Signals) -> anyho
         tokio::select! {
             () = sleep(server.notice) => {}
             signal = signals.next() => tracing::info!(signal, "new connections are no longer served"),
-            () = running.failed() => bail!("a part of the service ended by itself"),
+            part = running.failed() => bail!("{part} ended by itself; the log says why"),
         }
     }
     tracing::info!(
@@ -81,6 +81,7 @@ async fn stop(running: Running, server: &Server, signals: &mut Signals) -> anyho
         },
         signal = signals.next() => {
             tracing::warn!(signal, "ended at once; what was still under way is cut off, and was never acknowledged");
+            logs::flush();
             process::exit(IMPATIENT);
         }
     }

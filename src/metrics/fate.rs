@@ -134,9 +134,11 @@ impl PollFate {
     ];
 }
 
-impl EncodeLabelValue for PollFate {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
-        encoder.write_str(match self {
+impl PollFate {
+    /// Its word in log lines and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
             Self::Settled => "settled",
             Self::StillSent => "still_sent",
             Self::NotFound => "not_found",
@@ -144,6 +146,12 @@ impl EncodeLabelValue for PollFate {
             Self::Refused => "refused",
             Self::NoAnswer => "no_answer",
             Self::NotKept => "not_kept",
-        })
+        }
+    }
+}
+
+impl EncodeLabelValue for PollFate {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> std::fmt::Result {
+        encoder.write_str(self.word())
     }
 }

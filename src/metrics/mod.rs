@@ -4,6 +4,7 @@
 //! and constants of ours: never an id, a phone, or a caller's text.
 
 mod fate;
+mod process;
 
 use std::{
     borrow::Borrow,
@@ -28,6 +29,7 @@ use prometheus_client::{
 pub use prometheus_client::metrics::gauge::Gauge;
 
 pub use fate::{Fate, PollFate, SendFate};
+use process::Process;
 
 use crate::store::{Store, unreadable::Table};
 
@@ -178,6 +180,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.requests.clone(),
         );
+        registry.register_collector(Box::new(Process));
         registry.register(
             "build",
             "The running version",

@@ -131,7 +131,7 @@ impl Reconciler {
             Err(CallError::Refused(_)) => PollFate::Refused,
             Err(CallError::NotReached(_) | CallError::Unclear(_)) => PollFate::NoAnswer,
         };
-        tracing::debug!(id = id.as_str(), ?fate, "polled");
+        tracing::debug!(id = id.as_str(), fate = fate.word(), "polled");
         self.metrics.polled(fate);
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     Settings, database_url, known,
     layers::{Given, Origin, Value},
-    values,
+    mangled, values,
 };
 use crate::{secret::Secret, store::open::Location};
 
@@ -37,12 +37,6 @@ impl Settings {
                 format!("{key} and {key}_previous are the same, so that nothing is rotated"),
             );
         }
-        let secrets = [&self.webhook.current, &self.webhook.previous];
-        let has_space = |secret: &Secret| secret.reveal().trim() != secret.reveal();
-        warn(
-            secrets.into_iter().flatten().any(has_space),
-            "a webhook secret begins or ends with white space, which counts as a part of it".to_owned(),
-        );
         if let Location::Postgres(postgres) = &self.location {
             warn(
                 database_url::may_be_in_the_clear(postgres.url.reveal()),
@@ -55,6 +49,7 @@ impl Settings {
             "server.drain_seconds is less than limits.answer_seconds, so that a stop may cut off an answer"
                 .to_owned(),
         );
+        warnings.extend(known::ALL.iter().filter_map(|known| mangled::warning(self.layers.get(known.key)?)));
         warnings
     }
 }

@@ -98,9 +98,23 @@ pub(super) fn nearest_key(wrong: &str) -> &'static str {
     .key
 }
 
-/// The variable most like `wrong`.
+/// Names that others use for one of our variables.
+const ELSEWHERE: [(&str, &str); 1] = [("LOG_LEVEL", "RUST_LOG")];
+
+/// The variable most like `wrong`, also when that is like the name that would follow from its key.
 pub(super) fn nearest_env(wrong: &str) -> &'static str {
-    nearest(|known| strsim::normalized_damerau_levenshtein(wrong, known.env)).env
+    let wrong = &*wrong.to_ascii_uppercase();
+    if let Some((_, ours)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == wrong) {
+        return ours;
+    }
+    let likeness = |name: &str| strsim::normalized_damerau_levenshtein(wrong, name);
+    nearest(|known| likeness(known.env).max(0.99 * likeness(&known.key.replace('.', "_").to_uppercase()))).env
+}
+
+/// Every variable, those that name a file with a secret too.
+pub(super) fn names() -> impl Iterator<Item = String> {
+    let files = ALL.iter().filter(|known| known.secret).map(Known::env_file);
+    ALL.iter().map(|known| known.env.to_owned()).chain(files)
 }
 
 fn nearest(likeness: impl Fn(&Known) -> f64) -> &'static Known {
@@ -150,6 +164,17 @@ mod tests {
             assert_eq!(nearest_key(wrong), meant, "{wrong}");
         }
         assert_eq!(nearest_env("NEXO_WEBHOOK_SECRETS"), "NEXO_WEBHOOK_SECRET");
-        assert_eq!(nearest_env("NEXO_URL"), "NEXO_KEY");
+        for (wrong, meant) in [
+            ("DATABASE_ULR", "DATABASE_URL"),
+            ("DATABASE_HOST", "DATABASE_URL"),
+            ("STORE_MIGRATES", "STORE_MIGRATE"),
+            ("STORE_DATA_DIR", "DATA_DIR"),
+            ("SERVER_PORT", "PORT"),
+            ("LOG_LEVEL", "RUST_LOG"),
+            ("PROVIDER_KEY", "NEXO_KEY"),
+            ("PROVIDER_BASE_URL", "NEXO_BASE_URL"),
+        ] {
+            assert_eq!(nearest_env(wrong), meant, "{wrong}");
+        }
     }
 }

@@ -14,8 +14,9 @@ use toml::Value as Toml;
 use super::{
     SettingsError,
     known::{self, Known},
+    strays,
 };
-use crate::secret::Secret;
+use crate::{logs::Format, secret::Secret};
 
 /// The built-in defaults, which are also the documentation.
 pub(super) const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -47,7 +48,12 @@ pub(super) struct Given {
 impl Given {
     /// An error about this value, under the name by which it was given.
     pub(super) fn error(&self, problem: impl fmt::Display) -> SettingsError {
-        SettingsError::new(name(self.known, &self.origin), problem)
+        SettingsError::new(self.name(), problem)
+    }
+
+    /// The setting as whoever gave this value calls it.
+    pub(super) fn name(&self) -> String {
+        name(self.known, &self.origin)
     }
 }
 
@@ -142,13 +148,8 @@ impl Layers {
                 }
             }
         }
-        match environment.into_keys().find(|name| name.starts_with("NEXO_") && !is_kubernetes(name)) {
-            None => Ok(()),
-            Some(name) => {
-                let nearest = known::nearest_env(&name);
-                Err(SettingsError::new(&name, format!("no such setting; did you mean {nearest}?")))
-            }
-        }
+        let has_database = self.get("store.database_url").is_some();
+        environment.iter().try_for_each(|(name, value)| strays::check(name, value, has_database))
     }
 
     /// A variable's text as what the setting's default is, if it can be; a wrong one stays text and is refused later.
@@ -192,11 +193,13 @@ fn read_secret(known: &Known, path: &Path) -> Result<String, SettingsError> {
     Ok(text)
 }
 
-/// Whether Kubernetes sets such a variable by itself, for a service whose name begins with `nexo-`.
-fn is_kubernetes(name: &str) -> bool {
-    name.starts_with("NEXO_RECEIVER_")
-        || name.ends_with("_SERVICE_HOST")
-        || name.contains("_SERVICE_PORT")
-        || name.ends_with("_PORT")
-        || name.contains("_PORT_")
+/// The log's format, as far as it can be told while another setting may be wrong: for the line that says which is.
+pub fn log_format(config: Option<&Path>, environment: &[(OsString, OsString)]) -> Format {
+    let of_environment = environment.iter().find(|(name, _)| name == "LOG_FORMAT");
+    let of_environment = of_environment.and_then(|(_, value)| Format::parse(value.to_str()?));
+    let of_file = || {
+        let table: toml::Table = fs::read_to_string(config?).ok()?.parse().ok()?;
+        Format::parse(table.get("log")?.get("format")?.as_str()?)
+    };
+    of_environment.or_else(of_file).unwrap_or(Format::Auto)
 }

@@ -7,6 +7,8 @@ mod check;
 mod database_url;
 mod known;
 mod layers;
+mod mangled;
+mod strays;
 mod values;
 
 use std::{
@@ -28,6 +30,7 @@ use crate::{
     writer,
 };
 use layers::Layers;
+pub use layers::log_format;
 
 /// A setting that is wrong, unknown or missing, in one line: its name, and what would be right. Never the value of a
 /// secret.

@@ -230,13 +230,130 @@ fn what_is_required_is_asked_for_with_both_ways_to_give_it() {
 fn the_environment_of_others_is_left_alone() {
     load(&[
         ("PATH", ""),
-        ("API_TOKEN_OF_SOMEBODY", ""),
+        ("HOME", "/"),
+        ("HOSTNAME", "x"),
+        ("POST", "x"),
+        ("API_TOKE_RING", ""),
+        ("TEST_DATABASE_URL", "x"),
+        ("SQLITE_TMPDIR", "/tmp"),
+        ("WEBHOOK_SECRET", "x"),
+        ("POSTGRES_PASSWORD", "x"),
+        // What Kubernetes sets for services that are called nexo-receiver, store, server, log and database.
         ("NEXO_RECEIVER_SERVICE_HOST", "10.0.0.1"),
+        ("NEXO_RECEIVER_SERVICE_PORT", "3000"),
+        ("NEXO_RECEIVER_SERVICE_PORT_HTTP", "3000"),
+        ("NEXO_RECEIVER_PORT", "tcp://10.0.0.1:3000"),
+        ("NEXO_RECEIVER_PORT_3000_TCP", "tcp://10.0.0.1:3000"),
+        ("NEXO_RECEIVER_PORT_3000_TCP_PROTO", "tcp"),
+        ("NEXO_RECEIVER_PORT_3000_TCP_PORT", "3000"),
         ("NEXO_RECEIVER_PORT_3000_TCP_ADDR", "10.0.0.1"),
-        ("NEXO_OTP_SERVICE_PORT_HTTP", "80"),
-        ("NEXO_OTP_PORT", "tcp://10.0.0.1:80"),
+        ("STORE_SERVICE_HOST", "10.0.0.1"),
+        ("STORE_PORT", "udp://10.0.0.1:80"),
+        ("SERVER_PORT", "tcp://10.0.0.1:80"),
+        ("SERVER_PORT_3000_TCP_ADDR", "10.0.0.1"),
+        ("LOG_PORT_5140_UDP_ADDR", "10.0.0.1"),
+        ("DATABASE_PORT", "tcp://10.0.0.1:5432"),
+        ("DATABASE_SERVICE_PORT_POSTGRES", "5432"),
     ])
     .unwrap();
+    // Beside the database's URL a platform sets its parts.
+    load(&[
+        ("DATABASE_URL", "postgres://u:p@127.0.0.1/db"),
+        ("DATABASE_HOST", "127.0.0.1"),
+        ("DATABASE_PASSWORD", "p"),
+        ("DATABASE_URL_UNPOOLED", "postgres://u:p@127.0.0.1/db"),
+    ])
+    .unwrap();
+}
+
+#[test]
+fn a_mistyped_variable_is_refused_with_the_name_that_was_meant() {
+    for (name, meant) in [
+        ("DATABASE_ULR", "DATABASE_URL"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("DATABASEURL", "DATABASE_URL"),
+        ("database_url", "DATABASE_URL"),
+        ("DATABASE_HOST", "DATABASE_URL"),
+        ("DATABASE_URL_FIL", "DATABASE_URL"),
+        ("DATA_DIRR", "DATA_DIR"),
+        ("RUST_LOGS", "RUST_LOG"),
+        ("STORE_MIGRATES", "STORE_MIGRATE"),
+        ("STORE_PGBOUNCER_FILE", "STORE_PGBOUNCER"),
+        ("LIMITS_CONNECTION", "LIMITS_CONNECTIONS"),
+        ("limits_queue", "LIMITS_QUEUE"),
+        ("SERVER_TRUSTED_PROXY", "SERVER_TRUSTED_PROXIES"),
+        ("SERVER_PORT", "PORT"),
+        ("API_TOKEN_FIL", "API_TOKEN"),
+        ("API_TOKENS", "API_TOKEN"),
+        ("LOG_LEVEL", "RUST_LOG"),
+        ("RECONCILE_AFTER", "RECONCILE_AFTER_SECONDS"),
+        ("PROVIDER_KEY", "NEXO_KEY"),
+        ("NEXO_RECEIVER_PORT", "NEXO_BASE_URL"),
+        ("NEXO_RECEIVER_PORT_X_TCP_ADDR", "NEXO_WEBHOOK_SECRET_PREVIOUS"),
+    ] {
+        let error = error(&[(name, "3000")]);
+        assert!(error.starts_with(&format!("{name}: no such setting; did you mean ")), "{error}");
+        // Of what only looks like a service's link no name is near.
+        assert!(name.starts_with("NEXO_RECEIVER") || error.contains(meant), "{error}");
+    }
+    let file = file("[store]\ndatabase_url = \"postgres://u@127.0.0.1/db\"");
+    assert!(Settings::load(Some(&file.path), env(&[("DATABASE_HOST", "127.0.0.1")])).is_ok());
+}
+
+#[test]
+fn every_secret_that_looks_mangled_is_warned_of_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    fs::write(&path, format!("\"{HUNTER}\"\n")).unwrap();
+    let quoted = format!("\"{HUNTER}\"");
+    let url = format!("postgres://u:%22{HUNTER}%22@127.0.0.1/db");
+    let settings = load(&[
+        ("NEXO_WEBHOOK_SECRET", &format!("{HUNTER}\n")),
+        ("NEXO_WEBHOOK_SECRET_PREVIOUS", &quoted),
+        ("API_TOKEN_FILE", path.to_str().unwrap()),
+        ("API_TOKEN_PREVIOUS", "sha256=0000000000000000"),
+        ("NEXO_KEY", "${NEXO_KEY}"),
+        ("DATABASE_URL", &url),
+    ])
+    .unwrap();
+    let warnings = settings.warnings();
+    assert!(warnings.iter().all(|line| !line.contains(HUNTER)), "{warnings:?}");
+    for (start, part) in [
+        ("NEXO_WEBHOOK_SECRET ", "white space"),
+        ("NEXO_WEBHOOK_SECRET_PREVIOUS ", "in quotes"),
+        (&format!("API_TOKEN_FILE={} ", path.display()), "in quotes"),
+        ("API_TOKEN_PREVIOUS ", "`sha256=`"),
+        ("NEXO_KEY ", "not put in"),
+        ("the password in DATABASE_URL ", "in quotes"),
+    ] {
+        let is_it = |line: &&String| line.starts_with(start) && line.contains(part);
+        assert_eq!(warnings.iter().filter(is_it).count(), 1, "{start}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
+}
+
+#[test]
+fn a_refused_secret_that_looks_mangled_is_said_to() {
+    let quoted_url = format!("\"postgres://u:{HUNTER}@h/d\"");
+    for (name, value, part) in [
+        ("API_TOKEN", "Bearer hunter2hunter2hunter2", "it begins with `Bearer`"),
+        ("NEXO_KEY", "hunter2hunter2hunter2\n", "it begins or ends with white space"),
+        ("DATABASE_URL", &quoted_url, "it stands in quotes"),
+    ] {
+        let error = error(&[(name, value)]);
+        assert!(error.starts_with(&format!("{name}: must be ")) && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn the_logs_format_is_known_while_other_settings_are_wrong() {
+    let file = file("wrong = 1\n[log]\nformat = \"text\"\n");
+    let format = |pairs: &[(&str, &str)], path| log_format(path, &env(pairs));
+    assert_eq!(format(&[], None), logs::Format::Auto);
+    assert_eq!(format(&[("LOG_FORMAT", "json")], None), logs::Format::Json);
+    assert_eq!(format(&[("LOG_FORMAT", "xml")], Some(&*file.path)), logs::Format::Text);
+    assert_eq!(format(&[("LOG_FORMAT", "json")], Some(&*file.path)), logs::Format::Json);
 }
 
 #[test]
@@ -254,5 +371,6 @@ fn risky_combinations_are_warned_of() {
     for part in ["nothing is rotated", "white space", "unencrypted", "drain_seconds"] {
         assert!(warnings.contains(part), "{part}: {warnings}");
     }
-    assert_eq!(warnings.lines().count(), 4);
+    // One for each of the two secrets with a space.
+    assert_eq!(warnings.lines().count(), 5);
 }

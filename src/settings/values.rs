@@ -7,6 +7,7 @@ use toml::Value as Toml;
 use super::{
     SettingsError,
     layers::{Given, Layers, Value},
+    mangled,
 };
 use crate::secret::Secret;
 
@@ -55,7 +56,10 @@ impl Layers {
     ) -> Result<Option<Secret>, SettingsError> {
         let Some(given) = self.get(key) else { return Ok(None) };
         let Value::Secret(secret) = &given.value else { unreachable!("{key} is known for a secret") };
-        check(secret.reveal()).map_err(|problem| given.error(problem))?;
+        check(secret.reveal()).map_err(|problem| match mangled::sign(given.known.env, secret.reveal()) {
+            Some(sign) => given.error(format!("{problem}; it {sign}")),
+            None => given.error(problem),
+        })?;
         Ok(Some(secret.clone()))
     }
 

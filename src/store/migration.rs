@@ -22,6 +22,11 @@ pub(super) fn missing<'a>(all: &'a [Migration], applied: &BTreeSet<i64>) -> Vec<
     all.iter().filter(|migration| !applied.contains(&migration.version)).collect()
 }
 
+/// The name of the last of `all`.
+pub(super) fn newest(all: &[Migration]) -> &'static str {
+    all.last().map_or("none", |migration| migration.name)
+}
+
 /// Refuses a schema that lacks any of `all`, naming the first.
 ///
 /// # Errors
@@ -29,6 +34,9 @@ pub(super) fn missing<'a>(all: &'a [Migration], applied: &BTreeSet<i64>) -> Vec<
 pub(super) fn require(all: &[Migration], applied: &BTreeSet<i64>) -> Result<(), StoreError> {
     match missing(all, applied).first() {
         None => Ok(()),
-        Some(first) => Err(StoreError::Unavailable(format!("migration {} is not applied", first.name))),
+        Some(first) => Err(StoreError::Unavailable(format!(
+            "migration {} is not applied: run `nexo-receiver migrate`, or set STORE_MIGRATE=true",
+            first.name
+        ))),
     }
 }

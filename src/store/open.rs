@@ -1,6 +1,6 @@
 //! From where the data is to a [`Store`]: the only place that names both databases.
 
-use std::{path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use super::{Store, StoreError, postgres, sqlite};
 
@@ -11,6 +11,27 @@ pub enum Location {
     Postgres(postgres::Options),
     /// The embedded store: a file in a folder of this process.
     Sqlite(sqlite::Options),
+}
+
+impl Location {
+    /// The newest migration that this version has for it.
+    #[must_use]
+    pub fn schema(&self) -> &'static str {
+        match self {
+            Self::Postgres(_) => postgres::schema(),
+            Self::Sqlite(_) => sqlite::schema(),
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    /// Which database, without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(options) => write!(f, "postgres {}", postgres::place(options)),
+            Self::Sqlite(options) => write!(f, "sqlite {}", options.folder.display()),
+        }
+    }
 }
 
 /// Opens a store; its schema may be missing or old still.

@@ -68,7 +68,15 @@ fn a_wrong_setting_stops_every_command_with_one_line_that_names_it() {
         (&both, "API_TOKEN: API_TOKEN_FILE is set too"),
     ] {
         for args in [&[][..], &["serve"]] {
-            let line = refused(args, env);
+            // As the log would be.
+            let line: serde_json::Value = serde_json::from_str(&refused(args, env)).unwrap();
+            assert_eq!(line["level"], "ERROR");
+            assert!(
+                line["message"].as_str().unwrap().starts_with(name) && line["timestamp"].is_string(),
+                "{line}"
+            );
+            let text: Vec<_> = env.iter().copied().chain([("LOG_FORMAT", "text")]).collect();
+            let line = refused(args, &text);
             assert!(line.starts_with(&format!("nexo-receiver: {name}")), "{line}");
         }
     }

@@ -24,6 +24,7 @@ mod sending;
 mod serve;
 mod store;
 mod strangers;
+mod supervision;
 mod support;
 mod tidy;
 mod tls;

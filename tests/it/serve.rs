@@ -201,6 +201,7 @@ fn a_taken_port_is_one_line_and_exit_1() {
         .env("API_TOKEN", "a-token-of-some-length")
         .env("DATA_DIR", folder.path())
         .env("PORT", serving.address.rsplit_once(':').unwrap().1)
+        .env("LOG_FORMAT", "text")
         .output()
         .unwrap();
     let line = String::from_utf8(output.stderr).unwrap();

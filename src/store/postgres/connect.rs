@@ -47,6 +47,14 @@ pub(super) fn parse(options: &Options) -> Result<PgConnectOptions, StoreError> {
     Ok(if options.pgbouncer { to.extra_float_digits(None) } else { to })
 }
 
+/// Host, port and database of the URL, without user and password.
+#[must_use]
+pub fn place(options: &Options) -> String {
+    let Ok(to) = parse(options) else { return "at an unreadable URL".to_owned() };
+    let host = to.get_socket().map_or(to.get_host().to_owned(), |socket| socket.display().to_string());
+    format!("{host}:{}/{}", to.get_port(), to.get_database().unwrap_or_default())
+}
+
 /// Connections for questions, opened when they are needed.
 pub(super) fn readers(options: &Options, to: &PgConnectOptions) -> PgPool {
     let limit = (!options.pgbouncer).then(|| milliseconds(options.read_timeout));

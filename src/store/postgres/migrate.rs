@@ -27,6 +27,12 @@ const CREATE: &str =
 const APPLIED: &str = "SELECT version FROM migrations";
 const RECORD: &str = "INSERT INTO migrations (version, name) VALUES ($1, $2)";
 
+/// The newest migration of this version.
+#[must_use]
+pub fn schema() -> &'static str {
+    migration::newest(MIGRATIONS)
+}
+
 impl Postgres {
     /// Whether every migration is applied.
     pub(super) async fn require_migrations(&self) -> Result<(), StoreError> {

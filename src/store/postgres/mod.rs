@@ -19,6 +19,9 @@ mod statements;
 mod stats;
 mod write;
 
+pub use connect::place;
+pub use migrate::schema;
+
 use std::{
     sync::atomic::{AtomicBool, AtomicI64},
     time::Duration,

@@ -19,6 +19,8 @@ mod statements;
 mod stats;
 mod write;
 
+pub use migrate::schema;
+
 use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},

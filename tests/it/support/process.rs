@@ -65,6 +65,19 @@ impl Process {
         }
     }
 
+    /// Likewise, and its log, which is for the test to read, or not.
+    pub fn serve_unread(
+        store: &[(&'static str, String)],
+        environment: Vec<(&'static str, String)>,
+    ) -> (Self, BufReader<std::process::ChildStdout>) {
+        let (mut child, _) = spawn(store, Setup { environment, ..Setup::default() });
+        let mut log = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut first = String::new();
+        log.read_line(&mut first).expect("a first line");
+        let address = first.split_once("http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
+        (Self { child, address: address.unwrap_or_else(|| panic!("{first}")) }, log)
+    }
+
     /// Starts at a given port and returns at once, so that it can be killed at any time.
     pub fn begin(store: &[(&'static str, String)], setup: Setup) -> Self {
         let address = ([127, 0, 0, 1], setup.port).into();
@@ -89,6 +102,11 @@ impl Process {
     pub fn terminate(mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
         self.child.wait().expect("it ends")
+    }
+
+    /// Sends SIGTERM.
+    pub fn tell_to_stop(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it runs");
     }
 
     /// How it ended, if it has.
