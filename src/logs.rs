@@ -320,6 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_one_line_and_counted() {
+        let before = panics();
+        panic::set_hook(Box::new(panicked));
+        let log = logged("info", true, || {
+            let _ = panic::catch_unwind(|| panic!("of a test\nin two lines"));
+        });
+        drop(panic::take_hook());
+        assert_eq!(log.lines().count(), 1, "{log}");
+        let line: serde_json::Value = serde_json::from_str(&log).unwrap();
+        let fields = ["level", "message", "panic"].map(|name| line[name].as_str().unwrap());
+        assert_eq!(fields, ["ERROR", "a task panicked", "of a test\nin two lines"]);
+        assert!(line["place"].as_str().unwrap().contains("src/logs.rs:"), "{log}");
+        assert!(panics() > before);
+    }
+
+    #[test]
     fn a_filter_silences_what_it_should_only() {
         let log = logged("warn,nexo_receiver=debug", false, || {
             tracing::debug!("ours");

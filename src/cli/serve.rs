@@ -32,8 +32,8 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
     options.http.connections = fitting;
     let mut signals = Signals::new().context("signals can't be caught")?;
     ignore_hangups().context("signals can't be caught")?;
-    let running = tokio::select! {
-        running = service::start(options) => running?,
+    let started = tokio::select! {
+        started = service::start(options) => started,
         signal = signals.next() => {
             tracing::info!(signal, "stopping");
             tracing::info!("stopped");
@@ -46,9 +46,11 @@ pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
             "limits.connections lowered from {connections} to {fitting}: {files} files may be open"
         );
     }
+    // Also when the start failed: a mangled password may be why.
     for warning in settings.warnings() {
         tracing::warn!("{warning}");
     }
+    let running = started?;
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "stopping"),
         part = running.failed() => bail!("{part} ended by itself; the log says why"),

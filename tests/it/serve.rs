@@ -208,3 +208,21 @@ fn a_taken_port_is_one_line_and_exit_1() {
     assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
     assert!(line.starts_with("nexo-receiver: "), "{line}");
 }
+
+#[test]
+fn a_start_that_fails_warns_of_a_mangled_password_all_the_same() {
+    let output = receiver()
+        .env("NEXO_WEBHOOK_SECRET", "whsec_test_1")
+        .env("API_TOKEN", "a-token-of-some-length")
+        .env("DATABASE_URL", "postgres://u:%22hunter2%22@127.0.0.1:1/d")
+        .env("PORT", "0")
+        .output()
+        .unwrap();
+    let (log, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    // In JSON, as the log.
+    let line: serde_json::Value = serde_json::from_str(&error).unwrap();
+    assert_eq!(line["level"], "ERROR", "{error}");
+    assert!(log.contains("the password in DATABASE_URL stands in quotes"), "{log}");
+    assert!(!log.contains("hunter2") && !error.contains("hunter2"), "{log}{error}");
+}
