@@ -53,7 +53,7 @@ pub struct FoldedEvent {
 }
 
 /// One quarantined body, however many of its copies the batch holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FoldedQuarantine {
     /// The bytes and their signature, of the first copy.
     pub verified: Verified,
@@ -67,7 +67,7 @@ pub struct FoldedQuarantine {
 
 /// What is committed together: every key once, in one order on every replica, so that overlapping batches wait for
 /// each other rather than deadlock.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Events by delivery; of one delivery the one of the greatest standing first.
     pub events: Vec<FoldedEvent>,

@@ -249,6 +249,7 @@ impl Running {
         tokio::select! {
             () = self.stop.closed() => "the accept loop",
             () = self.readiness.writer_ended() => "the writer",
+            () = self.store.broken() => "the store",
         }
     }
 

@@ -142,6 +142,12 @@ pub trait Store: Send + Sync + 'static {
     /// does no harm: migrations only add.
     async fn ready(&self) -> Result<(), StoreError>;
 
+    /// Waits until the store is [`StoreError::Broken`], also where nobody waited for what met it: then the process must
+    /// end. A database that is a process of its own sees to that itself.
+    async fn broken(&self) {
+        std::future::pending().await
+    }
+
     /// Applies the migrations that are missing; harmless when several replicas do it at once. Answers how many
     /// were missing.
     async fn migrate(&self) -> Result<usize, StoreError>;

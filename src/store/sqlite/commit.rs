@@ -28,30 +28,30 @@ use crate::{
 impl Sqlite {
     /// See [`crate::store::Store::commit`].
     pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.write(&Commit(batch)).await?.outcomes()
+        self.write(Commit(batch.clone())).await?.outcomes()
     }
 
     /// See [`crate::store::Store::release`].
     pub(super) async fn commit_release(&self, mut understood: Vec<Arrival>) -> Result<(), StoreError> {
         understood.retain(|arrival| arrival.event().is_some());
-        self.write(&Release(&understood)).await.map(drop)
+        self.write(Release(understood)).await.map(drop)
     }
 }
 
 /// A batch's commit.
-struct Commit<'a>(&'a Batch);
+struct Commit(Batch);
 
-impl Work for Commit<'_> {
+impl Work for Commit {
     type Done = Committed;
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
-        insert(connection, self.0).await
+        insert(connection, &self.0).await
     }
 
     /// A row's own pages if it is long, and a few of its indexes.
     fn pages(&self) -> usize {
         const PAGE: usize = 4096;
-        let Batch { events, quarantine } = self.0;
+        let Batch { events, quarantine } = &self.0;
         let bytes: usize = events.iter().map(|event| event.proof.body().len()).sum();
         let more: usize = quarantine.iter().map(|body| body.verified.body().len()).sum();
         2 + 3 * (events.len() + quarantine.len()) + (bytes + more) / PAGE
@@ -59,13 +59,13 @@ impl Work for Commit<'_> {
 }
 
 /// What leaves quarantine.
-struct Release<'a>(&'a [Arrival]);
+struct Release(Vec<Arrival>);
 
-impl Work for Release<'_> {
+impl Work for Release {
     type Done = Committed;
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<Committed, sqlx::Error> {
-        release(connection, self.0).await
+        release(connection, &self.0).await
     }
 
     fn pages(&self) -> usize {

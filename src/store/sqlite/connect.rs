@@ -12,7 +12,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Options, meaning};
+use super::{Options, trust::Trust};
 use crate::store::StoreError;
 
 /// The file's name in its folder.
@@ -47,18 +47,43 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// A connection that writes.
-pub(super) async fn writer(options: &Options, file: &Path) -> Result<SqliteConnection, StoreError> {
-    let to_writer = to(file)
+pub(super) async fn writer(
+    options: &Options,
+    file: &Path,
+    trust: &Trust,
+) -> Result<SqliteConnection, StoreError> {
+    let to_writer = durable(file)
         // A wait for another process ends before the commit does, so that the error says what it was.
         .busy_timeout(options.commit_timeout.mul_f64(0.9))
+        // Ids and phones come in no order: with SQLite's own 2 MiB most of their indexes' pages were read each time.
+        .pragma("cache_size", "-8192")
+        // A log that a reader has made long is cut back once it begins anew.
+        .pragma("journal_size_limit", "67108864");
+    to_writer.connect().await.map_err(|error| at(file, trust.judge(error)))
+}
+
+/// A connection that copies the log into the file. The last pass runs between two commits, and its wait for readers is
+/// theirs too.
+pub(super) async fn checkpoints(
+    options: &Options,
+    file: &Path,
+    trust: &Trust,
+) -> Result<SqliteConnection, StoreError> {
+    let connect = async {
+        let mut connection = durable(file).busy_timeout(options.commit_timeout).connect().await?;
+        sqlx::query("PRAGMA busy_timeout = 5").execute(&mut connection).await?;
+        Ok(connection)
+    };
+    connect.await.map_err(|error| at(file, trust.judge(error)))
+}
+
+fn durable(file: &Path) -> SqliteConnectOptions {
+    to(file)
         .journal_mode(SqliteJournalMode::Wal)
         // Each commit is synced. In this mode NORMAL would lose the last ones with the machine.
         .synchronous(SqliteSynchronous::Full)
-        // `write::Writer` does it: SQLite's own says nothing when the disk fails.
+        // `checkpoint` does it: SQLite's own runs inside a commit, and says nothing when the disk fails.
         .pragma("wal_autocheckpoint", "0")
-        // Ids and phones come in no order: with SQLite's own 2 MiB most of their indexes' pages were read each time.
-        .pragma("cache_size", "-8192");
-    to_writer.connect().await.map_err(|error| at(file, meaning(error)))
 }
 
 /// Connections for questions, opened when they are needed.

@@ -12,7 +12,7 @@ use crate::{
 impl Sqlite {
     /// See [`crate::store::Store::forget`].
     pub(super) async fn write_forget(&self, now: Timestamp) -> Result<u64, StoreError> {
-        self.write(&Forget(now)).await
+        self.write(Forget(now)).await
     }
 }
 

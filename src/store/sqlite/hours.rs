@@ -27,17 +27,17 @@ const SET_BACK: &str = "INSERT INTO hours (hour, claim, summed) VALUES (?, NULL,
     ON CONFLICT (hour) DO UPDATE SET claim = NULL, summed = FALSE WHERE summed OR claim IS NOT NULL";
 
 /// What the writer's connection does of summing up, a short transaction each.
-enum Step<'a> {
+enum Step {
     Claim,
     /// Keeps the counts if the claim still stands.
-    Keep(&'a [Alike]),
+    Keep(Vec<Alike>),
 }
 
 /// An hour that is being summed up.
-struct Claimed<'a> {
+struct Claimed {
     hour: Timestamp,
     claim: Uuid,
-    step: Step<'a>,
+    step: Step,
 }
 
 /// Deliveries of an hour that are alike: a row of its counts.
@@ -61,21 +61,21 @@ impl Sqlite {
             return Ok(None);
         };
         let claim = Uuid::new_v4();
-        self.write(&Claimed { hour, claim, step: Step::Claim }).await?;
+        self.write(Claimed { hour, claim, step: Step::Claim }).await?;
         let counted = self.ask_within(PATIENCE, counts_of_hour(hour)).await?;
         let counted = (1..).zip(&counted).map(|(part, row)| alike(part, row)).collect::<Result<Vec<_>, _>>();
-        let step = Step::Keep(&counted.map_err(meaning)?);
-        self.write(&Claimed { hour, claim, step }).await?;
+        let step = Step::Keep(counted.map_err(meaning)?);
+        self.write(Claimed { hour, claim, step }).await?;
         Ok(Some(hour))
     }
 }
 
-impl Work for Claimed<'_> {
+impl Work for Claimed {
     type Done = ();
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<(), Error> {
         let (hour, claim) = (self.hour.micros(), self.claim.as_bytes().as_slice());
-        let Step::Keep(counts) = self.step else {
+        let Step::Keep(counts) = &self.step else {
             return sqlx::query(CLAIM).bind(hour).bind(claim).execute(connection).await.map(drop);
         };
         let stands = sqlx::query("UPDATE hours SET summed = TRUE WHERE hour = ? AND claim = ?")
@@ -96,7 +96,7 @@ impl Work for Claimed<'_> {
     }
 
     fn pages(&self) -> usize {
-        match self.step {
+        match &self.step {
             Step::Claim => 2,
             Step::Keep(counts) => 4 + counts.len() / 20,
         }

@@ -42,8 +42,8 @@ impl Sqlite {
         if migration::missing(MIGRATIONS, &self.applied().await?).is_empty() {
             return Ok(0);
         }
-        let mut connection = connect::writer(&self.options, &self.file).await?;
-        apply(&mut connection).await.map_err(|error| self.judge(error))
+        let mut connection = connect::writer(&self.options, &self.file, &self.trust).await?;
+        apply(&mut connection).await.map_err(|error| self.trust.judge(error))
     }
 
     async fn applied(&self) -> Result<BTreeSet<i64>, StoreError> {

@@ -5,6 +5,7 @@
 
 mod backup;
 mod changes;
+mod checkpoint;
 mod commit;
 mod connect;
 mod explain;
@@ -17,19 +18,16 @@ mod rows;
 mod sends;
 mod statements;
 mod stats;
+mod trust;
 mod write;
 
 pub use migrate::schema;
 
-use std::{
-    path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::SqlitePool;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use super::{
     Events, Quarantined, Store, StoreError,
@@ -64,12 +62,12 @@ pub struct Options {
 pub struct Sqlite {
     options: Options,
     file: PathBuf,
-    writer: Mutex<write::Writer>,
+    writer: Arc<Mutex<write::Writer>>,
+    checkpoints: Mutex<Option<JoinHandle<()>>>,
     readers: SqlitePool,
     /// The rows that could not be read.
     left_out: LeftOut,
-    /// Whether the disk once failed to say that it wrote: then what the system's cache holds can't be trusted.
-    distrusted: AtomicBool,
+    trust: Arc<trust::Trust>,
 }
 
 impl Sqlite {
@@ -79,32 +77,21 @@ impl Sqlite {
     /// [`StoreError::Unavailable`] when the folder or the file can't be written.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
         let file = connect::create(&options.folder)?;
-        let writer = write::Writer::new(connect::writer(options, &file).await?);
+        let trust = Arc::new(trust::Trust::new());
+        let connection = connect::writer(options, &file, &trust).await?;
+        let (writer, checkpoints) = checkpoint::start(options, file.clone(), Arc::clone(&trust), |due| {
+            let writer = write::Writer::new(connection, options, file.clone(), Arc::clone(&trust), due);
+            Arc::new(Mutex::new(writer))
+        });
         Ok(Self {
             options: options.clone(),
             readers: connect::readers(options, &file),
             file,
             left_out: LeftOut::default(),
-            writer: Mutex::new(writer),
-            distrusted: AtomicBool::new(false),
+            writer,
+            checkpoints: Mutex::new(Some(checkpoints)),
+            trust,
         })
-    }
-
-    /// Refuses once the disk failed to say that it wrote.
-    fn trust(&self) -> Result<(), StoreError> {
-        if self.distrusted.load(Ordering::Acquire) {
-            return Err(StoreError::Broken("a sync failed: check the disk before the next start".into()));
-        }
-        Ok(())
-    }
-
-    /// What an error means; one of the disk's own ends all trust in it.
-    fn judge(&self, error: sqlx::Error) -> StoreError {
-        if matches!(result_code(&error), Some(IOERR_FSYNC | IOERR_DIR_FSYNC)) {
-            self.distrusted.store(true, Ordering::Release);
-            return StoreError::Broken(format!("a sync failed: {}", message(&error)));
-        }
-        meaning(error)
     }
 }
 
@@ -191,7 +178,7 @@ impl Store for Sqlite {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.trust()?;
+        self.trust.require()?;
         self.require_migrations().await
     }
 
@@ -199,14 +186,23 @@ impl Store for Sqlite {
         self.apply_migrations().await
     }
 
+    async fn broken(&self) {
+        self.trust.lost().await;
+    }
+
+    /// The writer last: whoever closes the file last copies the log, which those that only read can't.
     async fn close(&self) {
-        self.writer.lock().await.close().await;
         self.readers.close().await;
+        self.writer.lock().await.end_checkpoints();
+        if let Some(checkpoints) = self.checkpoints.lock().await.take()
+            && let Err(error) = checkpoints.await
+        {
+            tracing::error!(%error, "the store's checkpoints have ended badly");
+        }
+        self.writer.lock().await.close().await;
     }
 }
 
-const IOERR_FSYNC: i32 = 1034;
-const IOERR_DIR_FSYNC: i32 = 1290;
 const CONSTRAINT_TRIGGER: i32 = 1811;
 
 /// SQLite's extended result code.

@@ -34,7 +34,7 @@ impl Sqlite {
     pub(super) async fn write_turn(&self, turn: &Turn) -> Result<Turned, StoreError> {
         match self.ask(QueryBuilder::new(due(turn, 1))).await?.is_empty() {
             true => Ok(Turned::default()),
-            false => self.write(turn).await,
+            false => self.write(*turn).await,
         }
     }
 }

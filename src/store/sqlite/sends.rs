@@ -11,7 +11,7 @@ use crate::store::{
 impl Sqlite {
     /// See [`crate::store::Store::begin_send`].
     pub(super) async fn write_send(&self, send: &SendRecord) -> Result<Begun, StoreError> {
-        self.write(&Begin(send)).await
+        self.write(Begin(send.clone())).await
     }
 
     /// See [`crate::store::Store::end_send`].
@@ -20,11 +20,11 @@ impl Sqlite {
         key: &SendKey,
         outcome: Option<&SendOutcome>,
     ) -> Result<(), StoreError> {
-        self.write(&End(key, outcome)).await
+        self.write(End(key.clone(), outcome.cloned())).await
     }
 }
 
-struct Begin<'a>(&'a SendRecord);
+struct Begin(SendRecord);
 
 /// One that is answered for longer than it counts makes room; one whose outcome is not known never does.
 const BEGIN: &str = "
@@ -34,11 +34,11 @@ ON CONFLICT (key) DO UPDATE SET
     outcome = NULL, answer = NULL, deposit_url = NULL
 WHERE known.outcome IN ('accepted', 'refused') AND known.began_at < ?5";
 
-impl Work for Begin<'_> {
+impl Work for Begin {
     type Done = Begun;
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<Begun, Error> {
-        let SendRecord { key, fingerprint, phone, began_at } = self.0;
+        let SendRecord { key, fingerprint, phone, began_at } = &self.0;
         let begun = sqlx::query(BEGIN)
             .bind(key.as_str())
             .bind(fingerprint.as_bytes().as_slice())
@@ -66,9 +66,9 @@ impl Work for Begin<'_> {
     }
 }
 
-struct End<'a>(&'a SendKey, Option<&'a SendOutcome>);
+struct End(SendKey, Option<SendOutcome>);
 
-impl Work for End<'_> {
+impl Work for End {
     type Done = ();
 
     async fn run(&self, connection: &mut SqliteConnection) -> Result<(), Error> {

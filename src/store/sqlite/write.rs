@@ -1,18 +1,23 @@
 //! Transactions that write: on the one connection that does, within which time, and what is done when one fails.
 //!
-//! Lives here: [`Work`] and how it is run, and the copying of the log into the file. Does not: what is written
-//! (`commit`, `hours`, `sends`, `polls`).
+//! Lives here: [`Work`] and how it is run. Does not: what is written (`commit`, `hours`, `sends`, `polls`), the copying
+//! of the log into the file (`checkpoint`).
 
-use sqlx::{Connection, Row, SqliteConnection};
-use tokio::time::timeout;
+use std::{panic, path::PathBuf, sync::Arc};
 
-use super::{Sqlite, connect};
+use sqlx::{Connection, SqliteConnection};
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, timeout_at},
+};
+
+use super::{Options, Sqlite, checkpoint::Due, connect, trust::Trust};
 use crate::store::StoreError;
 
-/// What is done in one transaction.
-pub(super) trait Work: Sync {
+/// What is done in one transaction. It owns what it needs, since it may go on after its caller has given up.
+pub(super) trait Work: Send + Sync + 'static {
     /// What comes of it.
-    type Done: Send;
+    type Done: Send + 'static;
 
     /// Does it.
     fn run(
@@ -24,23 +29,31 @@ pub(super) trait Work: Sync {
     fn pages(&self) -> usize;
 }
 
-/// After about so many changed pages, of 4 KiB, the log is copied into the file: a page that many commits have changed is
-/// copied once.
-const EVERY_PAGES: usize = 8_000;
-
 /// The one connection that writes.
 pub(super) struct Writer {
     /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
     pub(super) connection: Option<SqliteConnection>,
-    /// About how many pages it has left to copy from the log into the file.
-    pages: usize,
+    options: Options,
+    file: PathBuf,
+    trust: Arc<Trust>,
+    /// Gone once it is closed.
+    due: Option<Due>,
 }
 
 impl Writer {
-    /// An earlier life may have ended in the middle and left any log: the first commit copies it. A service that is
-    /// killed soon after each start would else read a longer one at each.
-    pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection: Some(connection), pages: EVERY_PAGES }
+    pub(super) fn new(
+        connection: SqliteConnection,
+        options: &Options,
+        file: PathBuf,
+        trust: Arc<Trust>,
+        due: Due,
+    ) -> Self {
+        Self { connection: Some(connection), options: options.clone(), file, trust, due: Some(due) }
+    }
+
+    /// No more checkpoints: their task ends after the one under way.
+    pub(super) fn end_checkpoints(&mut self) {
+        self.due = None;
     }
 
     /// Closes the connection, in which SQLite copies the log into the file.
@@ -48,52 +61,46 @@ impl Writer {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
+            let error = self.trust.judge(error);
             tracing::warn!(%error, "the store was not closed well; what was committed is kept");
         }
     }
 
-    /// Copies the log into the file now and then. SQLite would do it by itself, but keep it a secret if the disk
-    /// fails at it; and it would never begin the log anew while there is always some reader.
-    async fn checkpoint(&mut self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        const LONG_LOG_PAGES: i64 = 14_000;
-        if self.pages < EVERY_PAGES {
-            return Ok(());
+    /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
+    /// rolled back by itself, and closing rolls back in any case.
+    async fn run<W: Work>(&mut self, work: W) -> Result<W::Done, StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect::writer(&self.options, &self.file, &self.trust).await?,
+        };
+        let done = transaction(&work, &mut connection).await.map_err(|error| self.trust.judge(error))?;
+        self.connection = Some(connection);
+        if let Some(due) = &mut self.due {
+            due.changed(work.pages());
         }
-        self.pages = 0;
-        let passive = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_one(&mut *connection).await?;
-        if passive.try_get::<i64, _>(1)? > LONG_LOG_PAGES {
-            // Waits for those that read the log now; new readers already do without.
-            sqlx::query("PRAGMA wal_checkpoint(RESTART)").execute(connection).await?;
-        }
-        Ok(())
+        Ok(done)
     }
 }
 
 impl Sqlite {
-    /// Does work in one transaction. Whatever goes wrong, the connection goes with it: after some errors SQLite has
-    /// rolled back by itself, and closing rolls back in any case.
-    pub(super) async fn write<W: Work>(&self, work: &W) -> Result<W::Done, StoreError> {
-        self.trust()?;
-        let whole = async {
-            let mut writer = self.writer.lock().await;
-            let mut connection = match writer.connection.take() {
-                Some(connection) => connection,
-                None => connect::writer(&self.options, &self.file).await?,
-            };
-            let done = transaction(work, &mut connection).await.map_err(|error| self.judge(error))?;
-            writer.pages += work.pages();
-            match writer.checkpoint(&mut connection).await {
-                Ok(()) => writer.connection = Some(connection),
-                // What was committed is safe in the log.
-                Err(error) => {
-                    let error = self.judge(error);
-                    tracing::warn!(%error, "the store's log could not be copied into its file");
-                }
-            }
-            Ok(done)
-        };
+    /// Does work in one transaction, and waits for it within the time for a commit.
+    ///
+    /// Once begun it is done to its end, whoever stops waiting: of a sync that fails later than that the process has
+    /// to know as well. At most one such is under way, because it keeps the writer.
+    pub(super) async fn write<W: Work>(&self, work: W) -> Result<W::Done, StoreError> {
+        let deadline = Instant::now() + self.options.commit_timeout;
         let late = |_| StoreError::Unavailable("the disk or another process held up the commit".into());
-        timeout(self.options.commit_timeout, whole).await.map_err(late)?
+        let mut writer: OwnedMutexGuard<Writer> =
+            timeout_at(deadline, Arc::clone(&self.writer).lock_owned()).await.map_err(late)?;
+        self.trust.require()?;
+        let whole = tokio::spawn(async move { writer.run(work).await });
+        match timeout_at(deadline, whole).await.map_err(late)? {
+            Ok(done) => done,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Unavailable("the process ends".into())),
+            },
+        }
     }
 }
 

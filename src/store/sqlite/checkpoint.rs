@@ -1,0 +1,166 @@
+//! Checkpoints: copies the log into the file, on a connection and in a task of their own, beside the commits.
+//!
+//! SQLite's automatic checkpoints run inside a commit, and hide an error of the disk.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+use sqlx::{Connection, Row, SqliteConnection};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinHandle,
+};
+
+use super::{Options, connect, trust::Trust, write::Writer};
+use crate::store::StoreError;
+
+/// A checkpoint begins after about so many changed pages, of 4 KiB. A page that many commits have changed is copied
+/// once.
+const EVERY_PAGES: usize = 8_000;
+
+/// Pages that may be left for the last pass, during which no commit runs.
+const TAIL_PAGES: i64 = 400;
+
+/// Passes beside the commits at most. Each copies what was committed during the one before.
+const PASSES: usize = 4;
+
+/// Readers keep the log from beginning anew; from 256 MiB on that is logged, at most once a minute.
+const LONG_LOG_PAGES: i64 = 65_536;
+const WARN_PAUSE: Duration = Duration::from_secs(60);
+
+/// Counts changed pages, and asks for a checkpoint when there are enough. The task ends when this is dropped.
+pub(super) struct Due {
+    pages: usize,
+    ask: mpsc::Sender<()>,
+}
+
+impl Due {
+    /// The first commit asks for one: an earlier life may have been killed and have left a log of any length, which a
+    /// service that is killed soon after each start would read again at each.
+    fn new(ask: mpsc::Sender<()>) -> Self {
+        Self { pages: EVERY_PAGES, ask }
+    }
+
+    /// Counts what a commit has changed.
+    pub(super) fn changed(&mut self, pages: usize) {
+        self.pages += pages;
+        // When a checkpoint is asked for already, it will copy these too.
+        if self.pages >= EVERY_PAGES && self.ask.try_send(()).is_ok() {
+            self.pages = 0;
+        }
+    }
+}
+
+/// Starts the task. It has the writer only while it needs it, so that a store which is dropped ends it.
+pub(super) fn start(
+    options: &Options,
+    file: PathBuf,
+    trust: Arc<Trust>,
+    writer: impl FnOnce(Due) -> Arc<Mutex<Writer>>,
+) -> (Arc<Mutex<Writer>>, JoinHandle<()>) {
+    let (ask, asked) = mpsc::channel(1);
+    let writer = writer(Due::new(ask));
+    let checkpoints = Checkpoints {
+        options: options.clone(),
+        file,
+        trust,
+        writer: Arc::downgrade(&writer),
+        connection: None,
+        warned: None,
+    };
+    let task = tokio::spawn(checkpoints.run(asked));
+    (writer, task)
+}
+
+struct Checkpoints {
+    options: Options,
+    file: PathBuf,
+    trust: Arc<Trust>,
+    writer: Weak<Mutex<Writer>>,
+    connection: Option<SqliteConnection>,
+    /// When it was last logged that the log is long.
+    warned: Option<Instant>,
+}
+
+/// How a checkpoint went, in pages.
+struct Pass {
+    log: i64,
+    copied: i64,
+}
+
+impl Checkpoints {
+    async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+        while asked.recv().await.is_some() {
+            if self.trust.require().is_err() {
+                return;
+            }
+            if let Err(error) = self.checkpoint().await {
+                // The log has all that was committed. The next commits ask again.
+                self.connection = None;
+                tracing::warn!(%error, "the store's log could not be copied into its file");
+            }
+        }
+        if let Some(connection) = self.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            let error = self.trust.judge(error);
+            tracing::warn!(%error, "the store's checkpoints were not closed well");
+        }
+    }
+
+    async fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect::checkpoints(&self.options, &self.file, &self.trust).await?,
+        };
+        let mut before = 0;
+        for _ in 0..PASSES {
+            let Pass { log, copied } = pass(&mut connection, PASSIVE).await.map_err(|it| self.trust.judge(it))?;
+            // Readers need the rest of the log, or nearly nothing was committed meanwhile.
+            if copied < log || log - before < TAIL_PAGES {
+                break;
+            }
+            before = log;
+        }
+        let begun_anew = match self.writer.upgrade() {
+            Some(writer) => {
+                let _no_commit = writer.lock().await;
+                pass(&mut connection, RESTART).await.map_err(|error| self.trust.judge(error))?
+            }
+            None => return Ok(()),
+        };
+        self.report(&begun_anew);
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn report(&mut self, Pass { log, copied }: &Pass) {
+        let mebibytes = log / 256;
+        if copied == log {
+            if self.warned.take().is_some() {
+                tracing::info!(mebibytes, "the store's log begins anew");
+            }
+        } else if *log > LONG_LOG_PAGES && self.warned.is_none_or(|at| at.elapsed() > WARN_PAUSE) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(
+                mebibytes,
+                "the store's log grows: a reader that does not end keeps it from beginning anew"
+            );
+        }
+    }
+}
+
+/// Copies what no reader needs any more, and waits for nobody.
+const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// Likewise, then waits for readers as long as the connection's busy timeout allows, so that the next commit begins the
+/// log anew: with readers at all times it otherwise never would.
+const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
+
+async fn pass(connection: &mut SqliteConnection, how: &'static str) -> Result<Pass, sqlx::Error> {
+    let row = sqlx::query(how).fetch_one(connection).await?;
+    Ok(Pass { log: row.try_get(1)?, copied: row.try_get(2)? })
+}
