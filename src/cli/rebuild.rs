@@ -166,9 +166,8 @@ fn differing(known: &Delivery, merged: &Delivery) -> Vec<&'static str> {
 
 /// Checks the configured store; the exit code is 0 when nothing differs.
 pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answer> {
-    let store = open::open(&settings.location).await?;
+    let store = open::open_existing(&settings.location).await?;
     let checked = async {
-        store.ready().await?;
         let (from, to) = (args.from.unwrap_or(Timestamp::EARLIEST), args.to.unwrap_or_else(Timestamp::now));
         let bar = progress::over(&*store, from, to, "looked at").await?;
         let checked = check(&*store, args.from, args.to, || bar.inc(1)).await;

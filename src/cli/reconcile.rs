@@ -28,9 +28,8 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     let provider = Provider::new(&settings.provider()?)?;
     let pace = Duration::from_secs(1) / settings.reconcile.calls_per_second;
     let range = Range { from: args.from, to: args.to.unwrap_or_else(Timestamp::now), pace };
-    let store = open::open(&settings.location).await?;
+    let store = open::open_existing(&settings.location).await?;
     let reconciled = async {
-        store.ready().await?;
         let bar = progress::over(&*store, range.from, range.to, "asked for").await?;
         let reconciled = reconcile(&*store, &provider, range, || bar.inc(1)).await;
         bar.finish_and_clear();

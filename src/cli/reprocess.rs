@@ -100,12 +100,8 @@ async fn release(
 
 /// Reprocesses the configured store.
 pub(super) async fn run(settings: &Settings) -> anyhow::Result<Answer> {
-    let store = open::open(&settings.location).await?;
-    let reprocessed = async {
-        store.ready().await?;
-        reprocess(&*store).await
-    };
-    let reprocessed = reprocessed.await;
+    let store = open::open_existing(&settings.location).await?;
+    let reprocessed = reprocess(&*store).await;
     store.close().await;
     Ok(Answer::good(format!("{}\n", reprocessed?)))
 }

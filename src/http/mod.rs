@@ -142,6 +142,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let misdirected = Misdirected::new(Arc::clone(&metrics));
     let (strangers, proxies) = (Strangers::new(options), options.trusted_proxies.clone());
 
+    let measured = Arc::clone(&store);
     let api = Router::new()
         .route("/send-otp", post(send::send).with_state(counter))
         .route("/deliveries", get(deliveries::list))
@@ -166,7 +167,7 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
         .route("/api/v1/", any(async || Refusal::UNKNOWN_PATH).layer(bearer.clone()))
         .route("/healthz", get(operation::healthz))
         .route("/readyz", get(operation::readyz).with_state(readiness))
-        .route("/metrics", get(operation::metrics).layer(bearer).with_state(Arc::clone(&metrics)))
+        .route("/metrics", get(operation::metrics).layer(bearer).with_state((Arc::clone(&metrics), measured)))
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .fallback_service(misdirected::answer.with_state(misdirected))
         .layer(middleware::from_fn(routed));

@@ -72,7 +72,7 @@ pub(crate) async fn healthz() -> &'static str {
     "ok"
 }
 
-/// The store answers and its schema is this version's; else 503 and why.
+/// Webhooks can be kept: the store takes writes and its schema is this version's; else 503 and why.
 pub(crate) async fn readyz(State(readiness): State<Readiness>) -> Response {
     match readiness.check().await {
         Ok(()) => "ok".into_response(),
@@ -81,7 +81,8 @@ pub(crate) async fn readyz(State(readiness): State<Readiness>) -> Response {
 }
 
 /// Prometheus' text format.
-pub(crate) async fn metrics(State(metrics): State<Arc<Metrics>>) -> Response {
+pub(crate) async fn metrics(State((metrics, store)): State<(Arc<Metrics>, Arc<dyn Store>)>) -> Response {
+    metrics.store_log.set(i64::try_from(store.log_bytes()).unwrap_or(i64::MAX));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     ([(header::CONTENT_TYPE, kind)], metrics.encode()).into_response()
 }

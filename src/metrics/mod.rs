@@ -93,6 +93,8 @@ pub struct Metrics {
     commit_seconds: Histogram,
     /// Arrivals that wait for the writer.
     pub queue_depth: Gauge,
+    /// Bytes of the embedded store's log.
+    pub store_log: Gauge,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that were closed to make room for others.
@@ -144,6 +146,7 @@ impl Metrics {
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             commit_seconds: Seconds.new_metric(),
             queue_depth: Gauge::default(),
+            store_log: Gauge::default(),
             connections: Gauge::default(),
             connections_made_way: Counter::default(),
             in_flight: Gauge::default(),
@@ -170,7 +173,7 @@ impl Metrics {
             Unit::Seconds,
             metrics.commit_seconds.clone(),
         );
-        registry.register("queue_depth", "Arrivals waiting for the writer", metrics.queue_depth.clone());
+        metrics.register_store(&mut registry);
         metrics.register_connections(&mut registry);
         registry.register("in_flight", "Requests whose answer is not ready", metrics.in_flight.clone());
         metrics.register_followers(&mut registry);
@@ -187,6 +190,17 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         Self { registry, ..metrics }
+    }
+
+    /// What waits for the store, and what the store has to copy.
+    fn register_store(&self, registry: &mut Registry) {
+        registry.register("queue_depth", "Arrivals waiting for the writer", self.queue_depth.clone());
+        registry.register_with_unit(
+            "store_log",
+            "The embedded store's log, which grows while a reader needs all of it",
+            Unit::Bytes,
+            self.store_log.clone(),
+        );
     }
 
     /// What has to do with connections.

@@ -11,6 +11,7 @@ pub mod open;
 pub mod polls;
 pub mod postgres;
 pub mod query;
+mod readiness;
 pub mod sends;
 pub mod sqlite;
 mod tally;
@@ -138,9 +139,18 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes some of what is kept for a time only, where that time is over by [`Store::now`]; answers how many of it.
     async fn forget(&self, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Whether the database answers and holds every migration of this version. One that a newer version has added
-    /// does no harm: migrations only add.
+    /// Whether webhooks can be kept now: the database answers, holds every migration of this version, and takes writes,
+    /// as the last commit or a trial has shown. A migration that a newer version has added does no harm: migrations only
+    /// add.
+    ///
+    /// # Errors
+    /// [`StoreError`], in words for anybody: it names no host, user, database or path. The log has it in full.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// Bytes of the log that a store of files keeps beside them; it grows while a reader needs all of it.
+    fn log_bytes(&self) -> u64 {
+        0
+    }
 
     /// Waits until the store is [`StoreError::Broken`], also where nobody waited for what met it: then the process must
     /// end. A database that is a process of its own sees to that itself.

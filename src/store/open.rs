@@ -45,10 +45,21 @@ pub async fn open(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
     })
 }
 
+/// Opens a store that is there and has the schema of this version; makes neither.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when there is none, which names where it was looked for, or it can't be reached.
+pub async fn open_existing(location: &Location) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match location {
+        Location::Postgres(options) => Arc::new(postgres::Postgres::open_existing(options).await?),
+        Location::Sqlite(options) => Arc::new(sqlite::Sqlite::open_existing(options).await?),
+    })
+}
+
 /// Copies the embedded store, live, into a new file.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] when it can't be read, or the file exists already or can't be written.
+/// [`StoreError::Unavailable`] when there is none, or the file exists already or can't be written.
 pub async fn backup(options: &sqlite::Options, to: &Path) -> Result<(), StoreError> {
-    sqlite::Sqlite::open(options).await?.backup(to).await
+    sqlite::backup(options, to).await
 }

@@ -4,11 +4,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::TcpListener,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
 };
 
-use crate::support::vectors::vectors;
+use crate::support::{database::Database, vectors::vectors};
 
 /// A secret that no line may ever show.
 const HUNTER: &str = "hunter2hunter2hunter2";
@@ -254,4 +255,89 @@ fn backup_of_a_postgres_points_to_its_own_tool() {
         run(&["backup", "/tmp/x"], &[("DATABASE_URL", "postgres://u:hunter2hunter2hunter2@127.0.0.1/d")]);
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("use pg_dump"), "{}", ran.stderr);
+}
+
+/// Every command that needs a store, as it is called.
+const NEED_A_STORE: [&[&str]; 4] = [
+    &["backup", "copy.db"],
+    &["rebuild", "--check"],
+    &["reprocess"],
+    &["reconcile", "--from", "2026-05-26T00:00:00Z"],
+];
+
+/// All that is in a folder, and in those within it.
+fn found_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(found_in(&path));
+        }
+        found.push(path);
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_command_that_needs_a_store_makes_none_and_says_where_it_looked() {
+    let place = tempfile::tempdir().unwrap();
+    let empty_folder = place.path().join("empty-folder");
+    let empty_file = place.path().join("empty-file");
+    let other_file = place.path().join("other-file");
+    for folder in [&empty_folder, &empty_file, &other_file] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(empty_file.join("nexo-receiver.db"), b"").unwrap();
+    fs::write(other_file.join("nexo-receiver.db"), b"no database").unwrap();
+    let before = found_in(place.path());
+    let here = place.path().to_str().unwrap();
+    for args in NEED_A_STORE {
+        // The first is the default, `data` in the folder where the command is called.
+        for (given, folder) in [(None, "data"), (Some("nowhere"), "nowhere")]
+            .into_iter()
+            .chain(["empty-folder", "empty-file", "other-file"].map(|folder| (Some(folder), folder)))
+        {
+            let mut command = receiver();
+            command.args(args).current_dir(place.path()).env("NEXO_KEY", HUNTER);
+            if let Some(folder) = given {
+                command.env("DATA_DIR", folder);
+            }
+            let ran = ran(command.output().unwrap());
+            let what = format!("{args:?} in {folder}: {}{}", ran.stdout, ran.stderr);
+            assert_eq!(
+                (ran.code, ran.stdout.as_str(), ran.stderr.lines().count()),
+                (Some(1), "", 1),
+                "{what}"
+            );
+            assert!(ran.stderr.contains(&format!("{here}/{folder}")) || folder == "other-file", "{what}");
+            assert!(folder == "other-file" || ran.stderr.contains("DATA_DIR"), "{what}");
+            assert!(folder == "other-file" || ran.stderr.contains("`nexo-receiver migrate`"), "{what}");
+            assert_eq!(found_in(place.path()), before, "{what}");
+        }
+    }
+    let made = receiver().arg("migrate").current_dir(place.path()).output().unwrap();
+    assert!(made.status.success());
+    for args in &NEED_A_STORE[..3] {
+        let ran = ran(receiver().args(*args).current_dir(place.path()).output().unwrap());
+        assert_eq!(ran.code, Some(0), "{args:?}: {}{}", ran.stdout, ran.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_needs_a_store_makes_no_schema() {
+    let database = Database::empty_on_postgres().await;
+    for args in &NEED_A_STORE[1..] {
+        let ran = ran(receiver()
+            .args(*args)
+            .envs(database.environment())
+            .env("NEXO_KEY", HUNTER)
+            .output()
+            .unwrap());
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("`nexo-receiver migrate`"), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(&database.name()), "{args:?}: {}", ran.stderr);
+    }
+    let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    assert_eq!(database.number(tables).await, 0);
 }

@@ -32,6 +32,9 @@ const TIMEOUTS: &str =
 /// compiling their statement takes longer than answering it. An engine that lacks the setting answers no row.
 const INTERPRETED: &str = "SELECT set_config(name, 'off', false) FROM pg_settings WHERE name = 'jit'";
 
+/// Why a connection is not written to.
+pub(super) const READ_ONLY_SERVER: &str = "it is read-only: a standby, or set so";
+
 /// The server gives up a little before we do, so that the error says what it was.
 const IMPATIENCE: f64 = 0.9;
 
@@ -93,7 +96,7 @@ impl Postgres {
             settings.try_get::<Option<String>, _>(name).is_ok_and(|found| found.as_deref() == Some(value))
         };
         if is("read_only", "on") {
-            return Err(self.at("it is read-only: a standby, or set so".into()));
+            return Err(self.at(READ_ONLY_SERVER.into()));
         }
         if (is("fsync", "off") || is("full_page_writes", "off")) && !self.warned.swap(true, Ordering::AcqRel)
         {
@@ -164,16 +167,21 @@ impl Postgres {
     ) -> Result<T, StoreError> {
         match timeout(self.options.connect_timeout, step).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(self.at(match meaning(error) {
-                StoreError::Unavailable(why)
-                | StoreError::Contended(why)
-                | StoreError::Refused(why)
-                | StoreError::Corrupt(why)
-                | StoreError::Broken(why) => why,
-                StoreError::Unreadable(row) => row.to_string(),
-            })),
+            Ok(Err(error)) => Err(self.named(meaning(error))),
             Err(_) => Err(self.at("no answer in time".into())),
         }
+    }
+
+    /// Says which database an error is about.
+    pub(super) fn named(&self, error: StoreError) -> StoreError {
+        self.at(match error {
+            StoreError::Unavailable(why)
+            | StoreError::Contended(why)
+            | StoreError::Refused(why)
+            | StoreError::Corrupt(why)
+            | StoreError::Broken(why) => why,
+            StoreError::Unreadable(row) => row.to_string(),
+        })
     }
 
     /// Says which database it is about.

@@ -13,6 +13,7 @@ mod hours;
 mod migrate;
 mod polls;
 mod read;
+mod ready;
 mod rows;
 mod sends;
 mod statements;
@@ -36,6 +37,7 @@ use super::{
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    readiness::LastCommit,
     sends::{Begun, SendKey, SendOutcome, SendRecord},
     unreadable::{LeftOut, Table},
 };
@@ -92,6 +94,7 @@ pub struct Postgres {
     left_out: LeftOut,
     /// How far the database's clock is ahead of ours, in microseconds, as of when it was last read.
     ahead: AtomicI64,
+    last_commit: LastCommit,
 }
 
 impl Postgres {
@@ -110,9 +113,20 @@ impl Postgres {
             warned: AtomicBool::new(false),
             left_out: LeftOut::default(),
             ahead: AtomicI64::new(0),
+            last_commit: LastCommit::default(),
         };
         let writer = store.connect_writer().await?;
         store.writers.put_back(writer);
+        Ok(store)
+    }
+
+    /// Connects to a database that has the schema of this version.
+    ///
+    /// # Errors
+    /// As [`Postgres::open`], and when it lacks a migration.
+    pub async fn open_existing(options: &Options) -> Result<Self, StoreError> {
+        let store = Self::open(options).await?;
+        store.require_migrations().await.map_err(|error| store.named(error))?;
         Ok(store)
     }
 
@@ -125,7 +139,9 @@ impl Postgres {
 #[async_trait]
 impl Store for Postgres {
     async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.commit_batch(batch).await
+        let ended = self.commit_batch(batch).await;
+        self.last_commit.note(&ended);
+        ended
     }
 
     fn lanes(&self) -> usize {
@@ -213,7 +229,7 @@ impl Store for Postgres {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.require_migrations().await
+        self.check_ready().await
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {

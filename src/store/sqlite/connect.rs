@@ -8,11 +8,11 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, SqliteConnection, SqlitePool,
+    ConnectOptions, Connection, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Options, trust::Trust};
+use super::{Options, meaning, trust::Trust};
 use crate::store::StoreError;
 
 /// The file's name in its folder.
@@ -33,6 +33,38 @@ pub(super) fn create(folder: &Path) -> Result<PathBuf, StoreError> {
     };
     made().map_err(|error| StoreError::Unavailable(format!("{}: {error}", file.display())))?;
     Ok(file)
+}
+
+/// Finds the file of a store that some service has made, and makes nothing.
+pub(super) async fn existing(folder: &Path) -> Result<PathBuf, StoreError> {
+    let (file, folder) =
+        (folder.join(FILE), std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()));
+    let none = |what: &str| {
+        StoreError::Unavailable(format!(
+            "no store in {}: {what}; set DATA_DIR (store.data_dir) to the service's folder, or DATABASE_URL to its \
+             Postgres; `nexo-receiver migrate` makes a new store",
+            folder.display()
+        ))
+    };
+    match file.metadata() {
+        Ok(found) if found.len() > 0 => {}
+        Ok(_) => return Err(none(&format!("{FILE} is empty"))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(none(&format!("there is no {FILE}")));
+        }
+        Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", file.display()))),
+    }
+    // Not read-only: whoever closes a store last removes its log, and only a writer can.
+    let look = async {
+        let mut connection = to(&file).connect().await?;
+        let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'migrations'";
+        let found: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await?;
+        connection.close().await.map(|()| found)
+    };
+    match look.await.map_err(|error| at(&file, meaning(error)))? {
+        0 => Err(none(&format!("{FILE} has no table of it"))),
+        _ => Ok(file),
+    }
 }
 
 /// Sees to it that the folder's list of files, and that the folder itself, are on the disk.
@@ -58,7 +90,7 @@ pub(super) async fn writer(
         // Ids and phones come in no order: with SQLite's own 2 MiB most of their indexes' pages were read each time.
         .pragma("cache_size", "-8192")
         // A log that a reader has made long is cut back once it begins anew.
-        .pragma("journal_size_limit", "67108864");
+        .pragma("journal_size_limit", "134217728");
     to_writer.connect().await.map_err(|error| at(file, trust.judge(error)))
 }
 

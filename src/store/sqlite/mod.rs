@@ -14,6 +14,7 @@ mod hours;
 mod migrate;
 mod polls;
 mod read;
+mod ready;
 mod rows;
 mod sends;
 mod statements;
@@ -29,12 +30,15 @@ use async_trait::async_trait;
 use sqlx::SqlitePool;
 use tokio::{sync::Mutex, task::JoinHandle};
 
+pub use backup::backup;
+
 use super::{
     Events, Quarantined, Store, StoreError,
     changes::{Change, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    readiness::LastCommit,
     sends::{Begun, SendKey, SendOutcome, SendRecord},
     unreadable::{LeftOut, Table},
 };
@@ -68,6 +72,7 @@ pub struct Sqlite {
     /// The rows that could not be read.
     left_out: LeftOut,
     trust: Arc<trust::Trust>,
+    last_commit: LastCommit,
 }
 
 impl Sqlite {
@@ -76,7 +81,20 @@ impl Sqlite {
     /// # Errors
     /// [`StoreError::Unavailable`] when the folder or the file can't be written.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
-        let file = connect::create(&options.folder)?;
+        Self::open_file(options, connect::create(&options.folder)?).await
+    }
+
+    /// Opens a store that is there, and makes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when there is none, or it lacks a migration of this version.
+    pub async fn open_existing(options: &Options) -> Result<Self, StoreError> {
+        let store = Self::open_file(options, connect::existing(&options.folder).await?).await?;
+        store.require_migrations().await?;
+        Ok(store)
+    }
+
+    async fn open_file(options: &Options, file: PathBuf) -> Result<Self, StoreError> {
         let trust = Arc::new(trust::Trust::new());
         let connection = connect::writer(options, &file, &trust).await?;
         let (writer, checkpoints) = checkpoint::start(options, file.clone(), Arc::clone(&trust), |due| {
@@ -91,6 +109,7 @@ impl Sqlite {
             writer,
             checkpoints: Mutex::new(Some(checkpoints)),
             trust,
+            last_commit: LastCommit::default(),
         })
     }
 }
@@ -98,7 +117,9 @@ impl Sqlite {
 #[async_trait]
 impl Store for Sqlite {
     async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.commit_batch(batch).await
+        let ended = self.commit_batch(batch).await;
+        self.last_commit.note(&ended);
+        ended
     }
 
     async fn release(&self, understood: Vec<Arrival>) -> Result<(), StoreError> {
@@ -178,12 +199,15 @@ impl Store for Sqlite {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        self.trust.require()?;
-        self.require_migrations().await
+        self.check_ready().await
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
         self.apply_migrations().await
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.file.with_extension("db-wal").metadata().map_or(0, |log| log.len())
     }
 
     async fn broken(&self) {

@@ -11,6 +11,7 @@ use crate::support::{
     cluster::{Cluster, Death, location},
     database::Database,
     load::Load,
+    provider::event,
     receiver::{Receiver, options},
     relay::Relay,
     until::until,
@@ -46,6 +47,7 @@ async fn while_postgres_is_away_webhooks_get_503_and_afterwards_200_again() {
             let (status, why) = receiver.ready().await;
             assert_eq!(status, 503, "{why}");
             assert!(why.contains("unavailable"), "{why}");
+            names_nothing(&why, &cluster);
         };
         through(&load, away, async || cluster.boot()).await;
     }
@@ -80,6 +82,46 @@ async fn nothing_is_lost_when_a_synchronous_standby_takes_over() {
     assert!(longest < BACK_WITHIN, "{longest:?}");
     let what = format!("{rounds} failovers, 200 again {longest:?} after each at the latest");
     judge(&what, &ledger, &*open(&primary.location()).await.unwrap()).await;
+    receiver.stop().await;
+}
+
+/// Anybody may ask whether it is ready.
+fn names_nothing(why: &str, cluster: &Cluster) {
+    for name in ["127.0.0.1", "localhost", "postgres", &cluster.port().to_string()] {
+        assert!(!why.contains(name), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_says_that_a_database_is_read_only_before_a_webhook_does() {
+    let cluster = Cluster::start();
+    cluster.execute("CREATE DATABASE receiver").await;
+    let receiver = Receiver::start_at(options(location(&cluster.url("receiver")))).await;
+    assert_eq!(receiver.ready().await.0, 200);
+    let mut sender = receiver.sender().await;
+    // For all sessions there are, and then only for those that begin later.
+    for (begin, end) in [
+        (
+            "ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()",
+            "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()",
+        ),
+        (
+            "ALTER DATABASE receiver SET default_transaction_read_only = on;
+             SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'nexo-receiver'",
+            "ALTER DATABASE receiver RESET default_transaction_read_only",
+        ),
+    ] {
+        cluster.execute(begin).await;
+        until(async || receiver.ready().await.0 == 503).await;
+        until(async || receiver.ready().await.1.contains("read-only")).await;
+        let (status, why) = receiver.ready().await;
+        assert_eq!(status, 503, "{why}");
+        names_nothing(&why, &cluster);
+        assert_eq!(sender.post(&event("a", "delivered")).await.status, 503);
+        cluster.execute(end).await;
+        until(async || receiver.ready().await.0 == 200).await;
+        until(async || sender.post(&event("a", "delivered")).await.status == 200).await;
+    }
     receiver.stop().await;
 }
 
@@ -118,6 +160,10 @@ async fn revoked_rights_are_503_until_they_are_granted_again() {
     };
     let revoke = async || say("REVOKE INSERT ON deliveries FROM receiver").await;
     let grant = async || say("GRANT INSERT ON deliveries TO receiver").await;
+    let revoke = async || {
+        revoke().await;
+        until(async || receiver.ready().await.0 == 503).await;
+    };
     let took = through(&load, revoke, grant).await;
     assert!(took < BACK_WITHIN, "{took:?}");
     let ledger = load.stop().await;

@@ -21,8 +21,9 @@ use crate::support::{
     load::Load,
     mount::Mount,
     process::{Process, Setup, free_port},
+    provider::event,
     receiver::{Receiver, options},
-    until::{any_moment, until},
+    until::{any_moment, look_again, until},
 };
 
 const CONNECTIONS: usize = 16;
@@ -72,6 +73,76 @@ async fn postgres_on_a_full_disk_refuses_and_comes_back() {
     );
     cluster.execute(&make).await;
     filled_and_freed(&mount, location(&cluster.url("small"))).await;
+}
+
+/// Once webhooks are refused it is not ready, and says so without any of these names.
+async fn readiness_follows(receiver: &Receiver, names: &[&str], begin: impl AsyncFnOnce()) {
+    let mut sender = receiver.sender().await;
+    assert_eq!(sender.post(&event("first", "delivered")).await.short(), (200, "ok"));
+    assert_eq!(receiver.ready().await.0, 200);
+    begin().await;
+    let mut posted = 0..;
+    until(async || {
+        let id = format!("{}-{}", posted.next().unwrap(), "x".repeat(200));
+        sender.post(&event(&id, "delivered")).await.status == 503
+    })
+    .await;
+    until(async || receiver.ready().await.0 == 503).await;
+    // A small trial that finds room where a webhook finds none would say otherwise sooner or later.
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_secs(1) {
+        let (status, why) = receiver.ready().await;
+        assert_eq!(status, 503, "{why}");
+        assert!(!names.iter().any(|name| why.contains(name)), "{why}");
+        look_again().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_sqlites_full_disk() {
+    let mount = Mount::in_memory(ROOM);
+    let receiver = Receiver::start_at(options(Database::sqlite_in(&mount.path()))).await;
+    let mut filler = None;
+    let path = mount.path();
+    let names = [path.to_str().unwrap(), "nexo-receiver.db"];
+    let fill = async || filler = Some(mount.fill());
+    readiness_follows(&receiver, &names, fill).await;
+    drop(filler);
+    until(async || receiver.ready().await.0 == 200).await;
+    receiver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_sqlites_disk_that_becomes_read_only() {
+    let mount = Mount::on_loop(64 << 20);
+    let location = Database::sqlite_in(&mount.path().join("data"));
+    let receiver = Receiver::start_at(options(location)).await;
+    let path = mount.path();
+    let names = [path.to_str().unwrap(), "nexo-receiver.db"];
+    readiness_follows(&receiver, &names, async || mount.abort()).await;
+    drop(receiver);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_follows_postgres_full_disk() {
+    let mount = Mount::in_memory(ROOM);
+    let cluster = Cluster::start();
+    let tables = mount.path().join("tables");
+    std::fs::create_dir(&tables).unwrap();
+    cluster.give(&tables);
+    let make = format!(
+        "CREATE TABLESPACE small LOCATION '{}'; CREATE DATABASE small TABLESPACE small",
+        tables.display()
+    );
+    cluster.execute(&make).await;
+    let receiver = Receiver::start_at(options(location(&cluster.url("small")))).await;
+    let mut filler = None;
+    let port = cluster.port().to_string();
+    let names = ["127.0.0.1", "small", "postgres", &port];
+    readiness_follows(&receiver, &names, async || filler = Some(mount.fill())).await;
+    drop(filler);
+    until(async || receiver.ready().await.0 == 200).await;
+    receiver.stop().await;
 }
 
 /// Cuts the power under load, again and again; `recover` brings the disk back, and what is on it.

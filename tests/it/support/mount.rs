@@ -69,6 +69,11 @@ impl Mount {
         run(as_root("perl").args(["-e", SHUTDOWN]).arg(self.path()));
     }
 
+    /// As when the file system has met an error: it is read-only from now on, also for those who have files open.
+    pub fn abort(&self) {
+        run(as_root("mount").args(["-o", "remount,abort"]).arg(self.path()));
+    }
+
     /// Takes all the room that there is.
     pub fn fill(&self) -> Filler {
         let path = self.path().join("filler");
