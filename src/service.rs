@@ -214,6 +214,9 @@ fn call(
     metrics: &Arc<Metrics>,
 ) -> Result<(Arc<Sending>, Background), StartError> {
     let provider = Provider::new(how)?;
+    if let Some(proxy) = &how.proxy {
+        tracing::info!(%proxy, "calls to the provider go through a proxy");
+    }
     let parts = || (Arc::clone(store), writer.clone(), Arc::clone(metrics));
     let (store, writer, metrics) = parts();
     let sending = Sending::new(how, provider.clone(), store, writer, metrics);

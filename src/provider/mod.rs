@@ -6,6 +6,7 @@
 
 mod answer;
 mod code;
+mod proxy;
 mod refusal;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use url::Url;
 
 pub use answer::{Balance, Buckets, Sent};
 pub use code::{Code, InvalidCode};
+pub use proxy::Proxy;
 pub use refusal::Refusal;
 
 use crate::{clock::Timestamp, delivery::DeliveryId, phone::Phone, secret::Secret};
@@ -39,6 +41,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long a call may take as a whole.
     pub timeout: Duration,
+    /// The proxy that calls go through, if any.
+    pub proxy: Option<Proxy>,
 }
 
 /// The provider, ready to be called. Clones share their connections.
@@ -84,11 +88,12 @@ impl Provider {
     /// # Errors
     /// [`Unusable`] when the key fits no header, or the system's certificates can't be read.
     pub fn new(options: &Options) -> Result<Self, Unusable> {
-        let Options { base_url, key, connect_timeout, timeout } = options;
+        let Options { base_url, key, connect_timeout, timeout, proxy } = options;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.reveal()))
             .map_err(|_| Unusable("the key is no text for a header".into()))?;
         bearer.set_sensitive(true);
-        let client = Client::builder()
+        let unusable = |error: reqwest::Error| Unusable(reason(&error));
+        let mut client = Client::builder()
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, bearer)]))
             .user_agent(concat!("nexo-receiver/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(*connect_timeout)
@@ -97,10 +102,12 @@ impl Provider {
             .redirect(redirect::Policy::none())
             // A send that may have been made is never made again by itself.
             .retry(reqwest::retry::never())
-            // Where calls go is told by the settings alone.
-            .no_proxy()
-            .build()
-            .map_err(|error| Unusable(reason(&error)))?;
+            // The options alone say whether there is one; the client would read the environment.
+            .no_proxy();
+        if let Some(proxy) = proxy {
+            client = client.proxy(proxy.for_client().map_err(unusable)?);
+        }
+        let client = client.build().map_err(unusable)?;
         Ok(Self { client, base_url: base_url.clone(), connect_timeout: *connect_timeout })
     }
 

@@ -1,41 +1,37 @@
-//! The database URL: whether it is one, how it looks without its password, whether it asks for encryption.
+//! The database URL: whether it is one, what it asks for, how it looks without its password.
 //!
-//! Lives here: what can be said without connecting. Does not: connecting (`store`). No error names any part of the
-//! URL: when a password's special characters are not escaped, any part may be the password's.
+//! Connecting belongs to `store`. No error shows any part of the URL that may be a piece of the password: special
+//! characters that are not escaped put it anywhere.
+
+mod parameters;
+
+use std::time::Duration;
 
 use url::{Host, Url};
 
-/// The parameters that the driver knows, and `options[…]`. It logs any other with its value, which may be a piece
-/// of a password.
-const PARAMETERS: [&str; 18] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
-
-const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+use crate::secret::Secret;
+use parameters::{Parameter, decide};
 
 const RIGHT: &str = "must be postgres://user:password@host:port/database, special characters in the password \
                      percent-encoded (`#` as %23, `/` as %2F, `?` as %3F, `@` as %40)";
 
-/// Whether the text is a Postgres's URL.
-pub(super) fn check(text: &str) -> Result<(), String> {
-    let url = Url::parse(text).map_err(|error| format!("{RIGHT}: {error}"))?;
+/// A database URL, and what it asks of this service rather than of the driver.
+#[derive(Debug)]
+pub(super) struct DatabaseUrl {
+    /// The URL as the driver takes it.
+    pub(super) url: Secret,
+    /// How long opening a connection may take.
+    pub(super) connect_timeout: Option<Duration>,
+    /// Whether it leads to pgbouncer in transaction mode.
+    pub(super) pgbouncer: bool,
+}
+
+/// Reads a URL as libpq and vendors of databases write it.
+pub(super) fn read(text: &str) -> Result<DatabaseUrl, String> {
+    if authority(text).is_some_and(|authority| host(authority).contains(',')) {
+        return Err("names several hosts: give the one of the primary, or a name that follows it".to_owned());
+    }
+    let mut url = Url::parse(&with_host_apart(text)).map_err(|error| format!("{RIGHT}: {error}"))?;
     if !["postgres", "postgresql"].contains(&url.scheme()) {
         return Err(RIGHT.to_owned());
     }
@@ -45,21 +41,93 @@ pub(super) fn check(text: &str) -> Result<(), String> {
     if url.path().trim_start_matches('/').contains(['/', '@']) || text.contains(char::is_whitespace) {
         return Err(RIGHT.to_owned());
     }
-    for (name, value) in url.query_pairs() {
-        let is_option = name.starts_with("options[") && name.ends_with(']');
-        if !is_option && !PARAMETERS.contains(&&*name) {
-            return Err(format!("{RIGHT}: after the `?` stands a parameter that is none of Postgres's"));
-        }
-        if ["sslmode", "ssl-mode"].contains(&&*name) && !SSL_MODES.contains(&&*value) {
-            return Err(format!("sslmode must be one of {}", SSL_MODES.join(", ")));
+    let (mut connect_timeout, mut pgbouncer, mut public) = (None, false, false);
+    let mut for_driver = Vec::new();
+    for (n, (name, value)) in url.query_pairs().into_owned().enumerate() {
+        match decide(&name, &value).map_err(|why| why.unwrap_or_else(|| unknown(&url, n, &name)))? {
+            Parameter::ForDriver => for_driver.push((name, value)),
+            Parameter::Granted => {}
+            Parameter::ConnectTimeout(timeout) => connect_timeout = Some(timeout),
+            Parameter::Pgbouncer => pgbouncer = true,
+            Parameter::PublicAuthorities => public = true,
         }
     }
-    Ok(())
+    if public {
+        for_driver = verified_in_full(for_driver)?;
+    }
+    url.set_query(None);
+    if !for_driver.is_empty() {
+        url.query_pairs_mut().extend_pairs(for_driver);
+    }
+    Ok(DatabaseUrl { url: Secret::new(url.into()), connect_timeout, pgbouncer })
+}
+
+/// `sslrootcert=system` implies `sslmode=verify-full` and goes with no other, as in libpq. The driver knows the public
+/// authorities anyway.
+fn verified_in_full(mut parameters: Vec<(String, String)>) -> Result<Vec<(String, String)>, String> {
+    match parameters.iter().rfind(|(name, _)| ["sslmode", "ssl-mode"].contains(&&**name)) {
+        None => parameters.push(("sslmode".to_owned(), "verify-full".to_owned())),
+        Some((_, mode)) if mode == "verify-full" => {}
+        Some(_) => return Err("sslrootcert=system: must come with sslmode=verify-full".to_owned()),
+    }
+    Ok(parameters)
+}
+
+/// Names an unknown parameter, unless it may be a piece of the password: where that stands before an `@`, nothing of it
+/// comes after the `?`.
+fn unknown(url: &Url, n: usize, name: &str) -> String {
+    let plain = |text: &str| text.len() <= 40 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_credential = |name: &str| ["user", "password"].contains(&name);
+    let is_apart = !url.username().is_empty()
+        && !url.query().unwrap_or_default().contains('@')
+        && !url.query_pairs().any(|(name, _)| is_credential(&name));
+    if is_apart && plain(name) {
+        format!("{name}: no parameter of a database URL; a setting of the server is options[{name}]=…")
+    } else {
+        format!("{RIGHT}: parameter {} after the `?` is none of a database URL's", n + 1)
+    }
+}
+
+/// What stands between `://` and the path.
+fn authority(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    rest.split(['/', '?', '#']).next()
+}
+
+/// The host and port of an authority.
+fn host(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
+/// A user without a host, as in `postgres://user:password@/database?host=/socket`, is a URL to libpq and none to the
+/// standard. This moves user, password and port behind the `?`, before what stands there.
+fn with_host_apart(text: &str) -> String {
+    let parts = text.split_once("://").zip(authority(text));
+    let Some(((scheme, rest), authority)) = parts else { return text.to_owned() };
+    let host = host(authority);
+    let Some(credentials) = authority.strip_suffix(host).and_then(|left| left.strip_suffix('@')) else {
+        return text.to_owned();
+    };
+    if !(host.is_empty() || host.starts_with(':')) {
+        return text.to_owned();
+    }
+    let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+    let escaped = |text: &str| text.replace('+', "%2B").replace('&', "%26");
+    let mut parameters = format!("user={}", escaped(user));
+    for (name, value) in [("password", &*escaped(password)), ("port", host.trim_start_matches(':'))] {
+        if !value.is_empty() {
+            parameters += &format!("&{name}={value}");
+        }
+    }
+    let path = &rest[authority.len()..];
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let and = if query.is_empty() { "" } else { "&" };
+    format!("{scheme}://{path}?{parameters}{and}{query}")
 }
 
 /// The URL with stars for its password.
 pub(super) fn masked(text: &str) -> String {
-    let Ok(mut url) = Url::parse(text) else { return "***".to_owned() };
+    let Ok(mut url) = Url::parse(&with_host_apart(text)) else { return "***".to_owned() };
     if url.password().is_some() && url.set_password(Some("***")).is_err() {
         return "***".to_owned();
     }
@@ -76,7 +144,7 @@ pub(super) fn masked(text: &str) -> String {
 
 /// Whether what goes to the database may cross a network unencrypted.
 pub(super) fn may_be_in_the_clear(text: &str) -> bool {
-    let Ok(url) = Url::parse(text) else { return false };
+    let Ok(url) = Url::parse(&with_host_apart(text)) else { return false };
     let parameter = |names: [&str; 2]| url.query_pairs().filter(|(name, _)| names.contains(&&**name)).last();
     let host = parameter(["host", "hostaddr"]).map(|(_, value)| value.into_owned());
     let host = host.or_else(|| url.host_str().map(|host| host.replace("%2F", "/").replace("%2f", "/")));
@@ -89,74 +157,12 @@ pub(super) fn may_be_in_the_clear(text: &str) -> bool {
             _ => false,
         },
     };
-    let encrypted = parameter(["sslmode", "ssl-mode"])
-        .is_some_and(|(_, mode)| ["require", "verify-ca", "verify-full"].contains(&&*mode));
+    let public = parameter(["sslrootcert", "ssl-root-cert"]).is_some_and(|(_, value)| value == "system");
+    let encrypted = public
+        || parameter(["sslmode", "ssl-mode"])
+            .is_some_and(|(_, mode)| ["require", "verify-ca", "verify-full"].contains(&&*mode));
     !is_local && !encrypted
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn takes_what_the_driver_takes() {
-        for right in [
-            "postgres://u:p@host:5432/db",
-            "postgresql://host/db",
-            "postgres:///db?host=/var/run/postgresql&user=u",
-            "postgres://u:p%23%2F%3F@[::1]/db?sslmode=verify-full&sslrootcert=/etc/ca.pem",
-            "postgres://%2Fvar%2Frun/db?options[statement_timeout]=5s&application_name=x",
-        ] {
-            assert_eq!(check(right), Ok(()), "{right}");
-        }
-    }
-
-    #[test]
-    fn says_what_is_right_and_nothing_of_a_password() {
-        for wrong in [
-            "hunter2",
-            "mysql://u:hunter2@host/db",
-            "postgres://u:hun/ter2@host/db",
-            "postgres://u:hunter2#@host/db",
-            "postgres://u:12#hunter2@host/db",
-            "postgres://u:12?hunter2@host/db",
-            "postgres://u:12/hunter2@host/db",
-            "postgres://u:hunter2@host:99999/db",
-            "postgres://u:hunter2@host/db?sslmode=hunter2",
-            "postgres://u:hunter2@host/db\n",
-        ] {
-            let problem = check(wrong).unwrap_err();
-            assert!(!problem.contains("hun") && !problem.contains("ter2"), "{wrong}: {problem}");
-        }
-    }
-
-    #[test]
-    fn a_password_is_masked_wherever_it_stands() {
-        for (url, printed) in [
-            ("postgres://u:hunter2@host/db", "postgres://u:***@host/db"),
-            ("postgres://host/db", "postgres://host/db"),
-            (
-                "postgres://host/db?password=hunter2&sslmode=require",
-                "postgres://host/db?password=***&sslmode=require",
-            ),
-        ] {
-            assert_eq!(masked(url), printed);
-        }
-    }
-
-    #[test]
-    fn a_network_without_enforced_encryption_is_noticed() {
-        for (url, expected) in [
-            ("postgres://u@db.internal/x", true),
-            ("postgres://u@10.0.0.7/x?sslmode=prefer", true),
-            ("postgres://u@localhost/x?host=db.internal", true),
-            ("postgres://u@db.internal/x?sslmode=verify-full", false),
-            ("postgres://u@127.0.0.1/x", false),
-            ("postgres://u@[::1]/x", false),
-            ("postgres://u@%2Fvar%2Frun/x", false),
-            ("postgres:///x", false),
-        ] {
-            assert_eq!(may_be_in_the_clear(url), expected, "{url}");
-        }
-    }
-}
+mod tests;

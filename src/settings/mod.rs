@@ -8,6 +8,7 @@ mod database_url;
 mod known;
 mod layers;
 mod mangled;
+mod proxy;
 mod strays;
 mod values;
 
@@ -31,6 +32,7 @@ use crate::{
 };
 use layers::Layers;
 pub use layers::log_format;
+use proxy::Proxies;
 
 /// A setting that is wrong, unknown or missing, in one line: its name, and what would be right. Never the value of a
 /// secret.
@@ -102,6 +104,7 @@ pub struct Settings {
     pub provider: Provider,
     /// When the provider is asked for what no webhook has told.
     pub reconcile: reconcile::Options,
+    proxies: Proxies,
     layers: Layers,
 }
 
@@ -119,6 +122,8 @@ impl Settings {
         config: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let proxies = Proxies::find(&environment);
         let layers = Layers::collect(config, environment)?;
         Ok(Self {
             server: server(&layers)?,
@@ -131,6 +136,7 @@ impl Settings {
             log: log(&layers)?,
             provider: provider(&layers)?,
             reconcile: reconcile(&layers)?,
+            proxies,
             layers,
         })
     }
@@ -175,7 +181,7 @@ impl Settings {
     /// What calls to the provider need.
     ///
     /// # Errors
-    /// When there is no key.
+    /// When there is no key, or no sense in the variable that names the proxy.
     pub fn provider(&self) -> Result<provider::Options, SettingsError> {
         let Provider { key, base_url, connect_timeout, timeout } = &self.provider;
         Ok(provider::Options {
@@ -183,6 +189,7 @@ impl Settings {
             key: required(key.as_ref(), "provider.key")?,
             connect_timeout: *connect_timeout,
             timeout: *timeout,
+            proxy: self.proxies.on_the_way_to(base_url)?,
         })
     }
 }
@@ -261,19 +268,29 @@ fn location(layers: &Layers) -> Result<Location, SettingsError> {
     let connect_timeout = layers.seconds("store.connect_seconds", HOUR)?;
     let commit_timeout = layers.seconds("store.commit_seconds", HOUR)?;
     let read_timeout = layers.seconds("store.read_seconds", HOUR)?;
-    Ok(match layers.secret("store.database_url", database_url::check)? {
-        None => Location::Sqlite(sqlite::Options { folder, read_connections, commit_timeout, read_timeout }),
-        Some(url) => Location::Postgres(postgres::Options {
-            url,
-            pgbouncer,
-            migration_lock,
-            changes,
+    let Some(asked) = layers.secret_as("store.database_url", database_url::read)? else {
+        return Ok(Location::Sqlite(sqlite::Options {
+            folder,
             read_connections,
-            connect_timeout,
             commit_timeout,
             read_timeout,
-        }),
-    })
+        }));
+    };
+    // Our own setting is the one that was meant for this service.
+    let connect_timeout = asked
+        .connect_timeout
+        .filter(|_| layers.is_default("store.connect_seconds"))
+        .unwrap_or(connect_timeout);
+    Ok(Location::Postgres(postgres::Options {
+        url: asked.url,
+        pgbouncer: pgbouncer || asked.pgbouncer,
+        migration_lock,
+        changes,
+        read_connections,
+        connect_timeout,
+        commit_timeout,
+        read_timeout,
+    }))
 }
 
 /// The most bytes that a limit on all bodies together may be.

@@ -357,6 +357,23 @@ fn the_logs_format_is_known_while_other_settings_are_wrong() {
 }
 
 #[test]
+fn a_database_url_sets_what_no_setting_says() {
+    let postgres = |pairs: &[(&str, &str)]| match load(pairs).unwrap().location {
+        Location::Postgres(options) => options,
+        sqlite => panic!("{sqlite:?}"),
+    };
+    let url = ("DATABASE_URL", "postgres://u:p@h/db?connect_timeout=10&pgbouncer=true&keepalives=1");
+    let options = postgres(&[url]);
+    assert_eq!((options.connect_timeout, options.pgbouncer), (Duration::from_secs(10), true));
+    assert_eq!(options.url.reveal(), "postgres://u:p@h/db");
+    let options = postgres(&[url, ("STORE_CONNECT_SECONDS", "3")]);
+    assert_eq!(options.connect_timeout, Duration::from_secs(3));
+    let refused =
+        error(&[("DATABASE_URL", "postgres://u:hunter2hunter2hunter2@h/db?channel_binding=require")]);
+    assert!(refused.starts_with("DATABASE_URL: channel_binding: the driver does not"), "{refused}");
+}
+
+#[test]
 fn risky_combinations_are_warned_of() {
     let settings = load(&[
         ("NEXO_WEBHOOK_SECRET", "same "),

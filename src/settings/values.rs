@@ -6,7 +6,7 @@ use toml::Value as Toml;
 
 use super::{
     SettingsError,
-    layers::{Given, Layers, Value},
+    layers::{Given, Layers, Origin, Value},
     mangled,
 };
 use crate::secret::Secret;
@@ -54,13 +54,28 @@ impl Layers {
         key: &str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Result<Option<Secret>, SettingsError> {
+        self.secret_as(key, |text| check(text).map(|()| Secret::new(text.to_owned())))
+    }
+
+    /// What `read` makes of a secret, if there is one; it says what is wrong with it, without saying what it is.
+    pub(super) fn secret_as<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, SettingsError> {
         let Some(given) = self.get(key) else { return Ok(None) };
         let Value::Secret(secret) = &given.value else { unreachable!("{key} is known for a secret") };
-        check(secret.reveal()).map_err(|problem| match mangled::sign(given.known.env, secret.reveal()) {
-            Some(sign) => given.error(format!("{problem}; it {sign}")),
-            None => given.error(problem),
-        })?;
-        Ok(Some(secret.clone()))
+        read(secret.reveal()).map(Some).map_err(|problem| {
+            match mangled::sign(given.known.env, secret.reveal()) {
+                Some(sign) => given.error(format!("{problem}; it {sign}")),
+                None => given.error(problem),
+            }
+        })
+    }
+
+    /// Whether nobody gave this setting.
+    pub(super) fn is_default(&self, key: &str) -> bool {
+        self.defaulted(key).origin == Origin::Default
     }
 
     fn defaulted(&self, key: &str) -> &Given {

@@ -10,6 +10,7 @@ mod crowds;
 mod demo;
 mod faults;
 mod flood;
+mod forward_proxy;
 mod guide;
 mod logs;
 mod misdirected;

@@ -34,6 +34,7 @@ fn options(base_url: &str) -> Options {
         key: Secret::new(KEY.into()),
         connect_timeout: PATIENCE,
         timeout: PATIENCE,
+        proxy: None,
     }
 }
 

@@ -24,8 +24,13 @@ async fn every_curl_of_the_readme_is_answered_as_it_should() {
         let key = || Secret::new(API_TOKEN.into());
         let sandbox = sandbox::start(sandbox::Options::new(key(), key())).await.unwrap();
         let base_url = Url::parse(&sandbox.base_url()).unwrap();
-        let provider =
-            provider::Options { base_url, key: key(), connect_timeout: PATIENCE, timeout: PATIENCE };
+        let provider = provider::Options {
+            base_url,
+            key: key(),
+            connect_timeout: PATIENCE,
+            timeout: PATIENCE,
+            proxy: None,
+        };
         let receiver = Receiver::start_with(&database, |options| options.provider = Some(provider)).await;
         receiver.sender().await.post(&event(ID, "delivered")).await;
         let calls: Vec<_> = README.lines().filter(|line| line.starts_with("curl ")).collect();

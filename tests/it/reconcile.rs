@@ -55,7 +55,7 @@ async fn asking(database: &Database, sandbox: &sandbox::Running) -> Receiver {
     let timeout = Duration::from_secs(1);
     let base_url = Url::parse(&sandbox.base_url()).unwrap();
     let key = Secret::new(KEY.into());
-    let provider = provider::Options { base_url, key, connect_timeout: timeout, timeout };
+    let provider = provider::Options { base_url, key, connect_timeout: timeout, timeout, proxy: None };
     Receiver::start_with(database, |options| {
         options.provider = Some(provider);
         options.reconcile = reconcile::Options { after: AFTER, calls_per_second: CEILING };
@@ -223,6 +223,7 @@ async fn the_command_says_what_differs_and_keeps_it(database: Database) {
         key: Secret::new(KEY.into()),
         connect_timeout: PATIENCE,
         timeout: PATIENCE,
+        proxy: None,
     })
     .unwrap();
     let code = provider::Code::parse("482917").unwrap();

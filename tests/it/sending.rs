@@ -53,7 +53,7 @@ const BODY: &str = r#"{"phone":"+84981234567","code":"482917"}"#;
 async fn calling(database: &Database, base_url: &str, timeout: Duration) -> Receiver {
     let base_url = Url::parse(base_url).unwrap();
     let key = Secret::new(KEY.into());
-    let provider = provider::Options { base_url, key, connect_timeout: timeout, timeout };
+    let provider = provider::Options { base_url, key, connect_timeout: timeout, timeout, proxy: None };
     Receiver::start_with(database, |options| options.provider = Some(provider)).await
 }
 
@@ -115,7 +115,8 @@ async fn both(database: &Database) -> (sandbox::Running, Receiver) {
     .await;
     let key = Secret::new(KEY.into());
     let base_url = Url::parse(&sandbox.base_url()).unwrap();
-    let provider = provider::Options { base_url, key, connect_timeout: PATIENCE, timeout: PATIENCE };
+    let provider =
+        provider::Options { base_url, key, connect_timeout: PATIENCE, timeout: PATIENCE, proxy: None };
     let receiver = Receiver::start_with(database, |options| {
         options.provider = Some(provider);
         options.port = port;

@@ -1,11 +1,12 @@
 //! TLS to Postgres, as a managed one asks for it.
 
-use std::{net::TcpStream, os::fd::OwnedFd};
+use std::{net::TcpStream, os::fd::OwnedFd, process::Command};
 
 use nexo_receiver::store::open::{Location, open};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::support::{
+    cluster::{Cluster, location, run},
     database::{Database, given, postgres_options, server_url},
     process::Process,
     provider::event,
@@ -35,6 +36,41 @@ async fn a_server_whose_certificate_nobody_knows_is_refused() {
         let error = connects(&format!("sslmode={mode}")).await.unwrap_err();
         assert!(error.contains("certificate"), "{mode}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_can_not_be_read_is_said_to_be_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let openssl = || Command::new("openssl");
+    std::fs::write(file("cnf"), "[req]\ndistinguished_name = name\n[name]\n").unwrap();
+    let mut request = openssl();
+    request.args(["req", "-new", "-noenc", "-subj", "/CN=localhost", "-newkey", "ec"]);
+    request.args(["-pkeyopt", "ec_paramgen_curve:P-256", "-config"]).arg(file("cnf"));
+    run(request.arg("-keyout").arg(file("key")).arg("-out").arg(file("csr")));
+    // Without extensions it is of version 1.
+    let mut sign = openssl();
+    sign.args(["x509", "-req", "-days", "2", "-in"]).arg(file("csr")).arg("-signkey").arg(file("key"));
+    run(sign.arg("-out").arg(file("crt")));
+    let text = openssl().args(["x509", "-noout", "-text", "-in"]).arg(file("crt")).output().unwrap();
+    assert!(String::from_utf8_lossy(&text.stdout).contains("Version: 1 "), "{text:?}");
+
+    let cluster = Cluster::start();
+    cluster.serve_tls(&file("key"), &file("crt")).await;
+    for mode in ["prefer", "require"] {
+        let url = format!("{}?sslmode={mode}", cluster.url("postgres"));
+        // It takes the certificate a moment after it is told to.
+        until(async || {
+            let error = open(&location(&url)).await.map(drop).err().map(|error| error.to_string());
+            error.is_some_and(|error| {
+                assert!(error.contains("X.509 version 1"), "{error}");
+                assert!(error.contains("sslmode=disable"), "{error}");
+                true
+            })
+        })
+        .await;
+    }
+    open(&location(&format!("{}?sslmode=disable", cluster.url("postgres")))).await.unwrap();
 }
 
 /// Of each TCP connection that a process has, whether it sends what is small at once.

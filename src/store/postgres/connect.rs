@@ -16,11 +16,12 @@ const READER_LIFETIME: Duration = Duration::from_secs(600);
 /// Likewise those that nobody uses.
 const READER_IDLE: Duration = Duration::from_secs(60);
 
-/// What decides whether a commit is kept, so far as the engine has it.
+/// What decides whether a commit is kept, and whether text is, so far as the engine has it.
 const SETTINGS: &str = "SELECT current_setting('synchronous_commit', true) AS synchronous_commit,
     current_setting('transaction_read_only', true) AS read_only,
     current_setting('fsync', true) AS fsync,
     current_setting('full_page_writes', true) AS full_page_writes,
+    current_setting('server_encoding', true) AS encoding,
     clock_timestamp() AS now";
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) AS synchronous_commit";
@@ -45,7 +46,10 @@ pub(super) fn parse(options: &Options) -> Result<PgConnectOptions, StoreError> {
         .reveal()
         .parse()
         .map_err(|error| StoreError::Unavailable(format!("not the URL of a Postgres: {error}")))?;
-    let to = to.disable_statement_logging().application_name("nexo-receiver");
+    let mut to = to.disable_statement_logging();
+    if to.get_application_name().is_none() {
+        to = to.application_name("nexo-receiver");
+    }
     // Behind pgbouncer a startup parameter that it does not track is refused.
     Ok(if options.pgbouncer { to.extra_float_digits(None) } else { to })
 }
@@ -92,9 +96,14 @@ impl Postgres {
         if let Ok(now) = rows::time(&settings, "now") {
             self.set_clock(now);
         }
-        let is = |name: &str, value: &str| {
-            settings.try_get::<Option<String>, _>(name).is_ok_and(|found| found.as_deref() == Some(value))
-        };
+        let setting = |name: &str| settings.try_get::<Option<String>, _>(name).ok().flatten();
+        let is = |name: &str, value: &str| setting(name).as_deref() == Some(value);
+        if let Some(encoding) = setting("encoding").filter(|encoding| encoding != "UTF8") {
+            return Err(self.at(format!(
+                "the database's encoding is {encoding} and must be UTF8: create one with CREATE DATABASE … ENCODING \
+                 'UTF8' TEMPLATE template0"
+            )));
+        }
         if is("read_only", "on") {
             return Err(self.at(READ_ONLY_SERVER.into()));
         }

@@ -3,6 +3,7 @@
 //! Lives here: the store itself, and what its errors mean. Two connections write, and no pool hands them to others;
 //! questions have a pool of their own.
 
+mod advice;
 mod changes;
 mod commit;
 mod connect;
@@ -277,13 +278,23 @@ fn meaning(error: sqlx::Error) -> StoreError {
                 _ if code == INDEX_ROW_SIZE => StoreError::Refused(anonymous(&code, answer.as_ref())),
                 // A trigger's own words.
                 Some("P0") => StoreError::Unavailable(anonymous(&code, answer.as_ref())),
-                _ => StoreError::Unavailable(format!("SQLSTATE {code}: {}", answer.message())),
+                _ => {
+                    StoreError::Unavailable(advised(&error, format!("SQLSTATE {code}: {}", answer.message())))
+                }
             }
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
             StoreError::Corrupt(error.to_string())
         }
-        _ => StoreError::Unavailable(error.to_string()),
+        _ => StoreError::Unavailable(advised(&error, error.to_string())),
+    }
+}
+
+/// Appends what to do about an error, where that is known.
+fn advised(error: &sqlx::Error, why: String) -> String {
+    match advice::advice(error) {
+        Some(advice) => format!("{why}; {advice}"),
+        None => why,
     }
 }
 

@@ -13,7 +13,7 @@ use nexo_receiver::{
 use sqlx::{Connection, PgConnection, Row};
 
 use super::{DELIVERED, Told, folded, id, keep};
-use crate::support::database::Database;
+use crate::support::{database::Database, pgbouncer::Pgbouncer};
 
 fn with(options: &Options, parameter: &str) -> Options {
     let url = options.url.reveal();
@@ -162,5 +162,61 @@ async fn an_error_of_opening_names_the_database_and_not_the_password() {
         let why = unavailable(Postgres::open(&options).await.map(drop));
         assert!(!why.contains(":hunter2"), "{why}");
         assert!(url.contains("sslmode") || why.contains("127.0.0.1:1/nowhere"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_utf8_is_refused_with_what_to_do() {
+    for encoding in ["SQL_ASCII", "LATIN1"] {
+        let how = format!("ENCODING '{encoding}' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0");
+        let database = Database::made_on_postgres(&how).await;
+        let why = unavailable(Postgres::open(&database.postgres_options()).await.map(drop));
+        let named = format!("the database's encoding is {encoding} and must be UTF8");
+        assert!(why.contains(&named) && why.contains("ENCODING 'UTF8' TEMPLATE template0"), "{why}");
+    }
+}
+
+/// As a pooler may be set up: two clients share one of the server's connections.
+#[tokio::test]
+async fn a_forgotten_store_pgbouncer_is_named() {
+    let database = Database::on_postgres().await;
+    let through = |pgbouncer: &Pgbouncer| Options {
+        url: Secret::new(pgbouncer.url(&database.name())),
+        ..database.postgres_options()
+    };
+    let strict = Pgbouncer::start("").await;
+    let why = unavailable(Postgres::open(&through(&strict)).await.map(drop));
+    assert!(why.contains("STORE_PGBOUNCER=true"), "{why}");
+
+    let lenient = "ignore_startup_parameters = extra_float_digits\ndefault_pool_size = 1";
+    let lenient = Pgbouncer::start(lenient).await;
+    let store = Postgres::open(&through(&lenient)).await.unwrap();
+    let why = unavailable(Postgres::open(&through(&lenient)).await.map(drop));
+    assert!(why.contains("already exists") && why.contains("STORE_PGBOUNCER=true"), "{why}");
+
+    // The names are gone with the connection of the server's, of which the client knows nothing.
+    keep(&store, vec![DELIVERED.received(0)]).await;
+    let name = database.name();
+    let all =
+        format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'");
+    database.execute_on_server(&all).await;
+    let why = unavailable(store.commit(&folded(vec![DELIVERED.received(0)])).await);
+    assert!(why.contains("does not exist") && why.contains("STORE_PGBOUNCER=true"), "{why}");
+}
+
+#[tokio::test]
+async fn an_application_name_in_the_url_counts() {
+    let database = Database::on_postgres().await;
+    for (options, expected) in [
+        (database.postgres_options(), "nexo-receiver"),
+        (with(&database.postgres_options(), "application_name=otp"), "otp"),
+    ] {
+        let store = Postgres::open(&options).await.unwrap();
+        let sql = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = '{expected}'"
+        );
+        assert_eq!(database.number(&sql).await, 1, "{expected}");
+        store.close().await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicI32, Ordering},
@@ -176,6 +177,17 @@ impl Cluster {
         super::until::until(async || self.number(sync).await == 1).await;
     }
 
+    /// Takes TLS connections from now on, with this key and certificate.
+    pub async fn serve_tls(&self, key: &Path, certificate: &Path) {
+        for (from, name) in [(key, "server.key"), (certificate, "server.crt")] {
+            let to = self.data.join(name);
+            fs::copy(from, &to).unwrap();
+            fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).unwrap();
+            self.give(&to);
+        }
+        self.execute("ALTER SYSTEM SET ssl = on; SELECT pg_reload_conf()").await;
+    }
+
     /// Runs statements.
     pub async fn execute(&self, sql: &str) {
         self.try_execute(sql).await.unwrap();
@@ -254,7 +266,8 @@ pub fn location(url: &str) -> Location {
     })
 }
 
-fn as_user(user: &str, program: &Path) -> Command {
+/// A command that is run as somebody else.
+pub fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.arg(format!("--reuid={user}")).args(["--clear-groups", "--"]).arg(program);
     command

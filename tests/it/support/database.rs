@@ -77,6 +77,11 @@ impl Database {
         Self::create(server_url(), "").await
     }
 
+    /// Without any table, made with these clauses of `CREATE DATABASE`.
+    pub async fn made_on_postgres(how: &str) -> Self {
+        Self::create(server_url(), how).await
+    }
+
     /// Without any table.
     pub fn empty_on_sqlite() -> Self {
         Self { place: Place::Sqlite { folder: tempfile::tempdir().unwrap() } }

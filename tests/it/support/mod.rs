@@ -3,12 +3,14 @@
 pub mod cluster;
 pub mod database;
 pub mod document;
+pub mod forward_proxy;
 pub mod guide;
 pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod mount;
 pub mod oddities;
+pub mod pgbouncer;
 pub mod process;
 pub mod provider;
 pub mod receiver;
