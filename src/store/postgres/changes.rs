@@ -1,13 +1,23 @@
 //! What changed: noted by commits, read by those who follow, announced to other replicas.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use sqlx::{
-    PgConnection, Postgres as Db, QueryBuilder, Row,
-    postgres::{PgListener, PgPoolOptions},
+    Executor as _, PgConnection, Postgres as Db, QueryBuilder, Row,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::{Postgres, meaning, read::of, rows, write::Work};
+use super::{
+    Postgres,
+    doubt::{TRUSTED_IDLE, is_dead},
+    meaning,
+    read::of,
+    rows,
+    write::Work,
+};
 use crate::{
     delivery::{DeliveryId, DeliveryKey},
     store::{
@@ -87,13 +97,20 @@ impl Postgres {
         if self.options.pgbouncer {
             return Err(StoreError::Unavailable("behind pgbouncer nobody can listen".into()));
         }
-        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(self.to.clone());
-        let mut listener = self.in_time(PgListener::connect_with(&pool)).await?;
-        // What was missed meanwhile would not be told.
-        listener.eager_reconnect(false);
-        self.in_time(listener.listen(CHANNEL)).await?;
-        Ok(Box::new(Listener { listener, who: who.to_owned() }))
+        let listener = self.in_time(listening(&self.to)).await?;
+        let (to, limit, who) = (self.to.clone(), self.options.connect_timeout, who.to_owned());
+        Ok(Box::new(Listener { listener, opened: Instant::now(), to, limit, who }))
     }
+}
+
+/// A new connection that listens.
+async fn listening(to: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(to.clone());
+    let mut listener = PgListener::connect_with(&pool).await?;
+    // What was missed meanwhile would not be told.
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
 }
 
 /// Below every transaction that is under way.
@@ -112,6 +129,11 @@ struct Announcement<'a>(&'a str);
 impl Work for Announcement<'_> {
     type Done = ();
 
+    /// Whoever hears it twice looks twice.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     fn is_one_statement(&self) -> bool {
         true
     }
@@ -123,8 +145,15 @@ impl Work for Announcement<'_> {
     }
 }
 
+/// A connection that listens and has lived for less is not opened again at once.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
 struct Listener {
     listener: PgListener,
+    opened: Instant,
+    to: PgConnectOptions,
+    /// How long opening a connection may take.
+    limit: Duration,
     who: String,
 }
 
@@ -132,11 +161,36 @@ struct Listener {
 impl Notices for Listener {
     async fn next(&mut self) -> Result<(), StoreError> {
         loop {
-            match self.listener.try_recv().await.map_err(meaning)? {
-                Some(notice) if notice.payload() == self.who => {}
-                Some(_) => return Ok(()),
-                None => return Err(StoreError::Unavailable("the connection that listens was lost".into())),
+            match timeout(TRUSTED_IDLE, self.listener.try_recv()).await {
+                Ok(Ok(Some(notice))) if notice.payload() == self.who => {}
+                Ok(Ok(Some(_))) => return Ok(()),
+                Ok(Err(error)) if !is_dead(&error) => return Err(meaning(error)),
+                // It has ended.
+                Ok(Ok(None) | Err(_)) => return self.reopen().await,
+                Err(_) if self.is_well().await => {}
+                Err(_) => return self.reopen().await,
             }
         }
+    }
+}
+
+impl Listener {
+    /// Whether the other end still answers, and takes writes: nobody announces anything to a server that doesn't.
+    async fn is_well(&mut self) -> bool {
+        let asked = (&mut self.listener).fetch_one("SELECT current_setting('transaction_read_only') = 'off'");
+        let answer = timeout(self.limit, asked).await;
+        answer.is_ok_and(|row| row.and_then(|row| row.try_get(0)).unwrap_or(false))
+    }
+
+    /// Listens over a new connection. What was announced meanwhile was not heard, so that this counts as a notice.
+    async fn reopen(&mut self) -> Result<(), StoreError> {
+        let lost = || StoreError::Unavailable("the connection that listens was lost".into());
+        if self.opened.elapsed() < SHORTEST_LIFE {
+            return Err(lost());
+        }
+        let listener = timeout(self.limit, listening(&self.to)).await.map_err(|_| lost())?;
+        self.listener = listener.map_err(meaning)?;
+        self.opened = Instant::now();
+        Ok(())
     }
 }

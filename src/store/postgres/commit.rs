@@ -81,6 +81,11 @@ impl Postgres {
 impl Work for Commit<'_> {
     type Done = Committed;
 
+    /// What is there already is only counted again, and what was released is no longer in quarantine.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     fn is_one_statement(&self) -> bool {
         matches!(self.step, Step::Upsert(batch) if self.old_hours.is_empty() && !any_sent(batch.leaders()))
     }

@@ -1,6 +1,10 @@
 //! Connections, and what must hold before one is written to.
 
-use std::{future::Future, sync::atomic::Ordering, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, PgConnection, PgPool, Row,
@@ -8,7 +12,11 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use super::{Options, Postgres, meaning, rows};
+use super::{
+    Options, Postgres,
+    doubt::{Doubt, answers},
+    meaning,
+};
 use crate::{clock::Timestamp, store::StoreError};
 
 /// Connections for questions leave after this long, so that they find a server that took over.
@@ -22,7 +30,7 @@ const SETTINGS: &str = "SELECT current_setting('synchronous_commit', true) AS sy
     current_setting('fsync', true) AS fsync,
     current_setting('full_page_writes', true) AS full_page_writes,
     current_setting('server_encoding', true) AS encoding,
-    clock_timestamp() AS now";
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
 
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) AS synchronous_commit";
 
@@ -63,13 +71,23 @@ pub fn place(options: &Options) -> String {
 }
 
 /// Connections for questions, opened when they are needed.
-pub(super) fn readers(options: &Options, to: &PgConnectOptions) -> PgPool {
+pub(super) fn readers(options: &Options, to: &PgConnectOptions, doubt: &Arc<Doubt>) -> PgPool {
+    let (doubt, check_limit) = (Arc::clone(doubt), check_limit(options));
     let limit = (!options.pgbouncer).then(|| milliseconds(options.read_timeout));
     PgPoolOptions::new()
         .max_connections(options.read_connections)
         .acquire_timeout(options.read_timeout.min(options.connect_timeout))
         .max_lifetime(READER_LIFETIME)
         .idle_timeout(READER_IDLE)
+        // Instead of a round trip each time.
+        .test_before_acquire(false)
+        .before_acquire(move |connection, met| {
+            let doubt = Arc::clone(&doubt);
+            Box::pin(async move {
+                Ok(!doubt.is_left(met.age)
+                    && (!doubt.is_doubted(met.idle_for) || answers(connection, check_limit).await))
+            })
+        })
         .after_connect(move |connection, _| {
             let limit = limit.clone();
             Box::pin(async move {
@@ -83,7 +101,17 @@ pub(super) fn readers(options: &Options, to: &PgConnectOptions) -> PgPool {
         .connect_lazy_with(to.clone())
 }
 
+/// How long the check of an idle connection may take: a part of what its use may, so that there is time for a new one.
+fn check_limit(options: &Options) -> Duration {
+    options.connect_timeout.min(options.commit_timeout).min(options.read_timeout) / 4
+}
+
 impl Postgres {
+    /// How long the check of an idle connection may take.
+    pub(super) fn check_limit(&self) -> Duration {
+        check_limit(&self.options)
+    }
+
     /// A connection without any limits, for migrations.
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
         self.in_time(self.to.connect()).await
@@ -93,7 +121,8 @@ impl Postgres {
     pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
         let mut connection = self.connect().await?;
         let settings = self.in_time(sqlx::raw_sql(SETTINGS).fetch_one(&mut connection)).await?;
-        if let Ok(now) = rows::time(&settings, "now") {
+        // As a number: without parameters the server answers in text, which `rows` does not read.
+        if let Some(now) = settings.try_get("now").ok().and_then(|now| Timestamp::from_micros(now).ok()) {
             self.set_clock(now);
         }
         let setting = |name: &str| settings.try_get::<Option<String>, _>(name).ok().flatten();

@@ -39,6 +39,11 @@ DELETE FROM changes WHERE position IN (SELECT position FROM oldest WHERE noted_a
 impl Work for Forget {
     type Done = u64;
 
+    /// What is deleted is not there any more.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<u64, sqlx::Error> {
         let sends = self.0.hours_before(KEPT_HOURS).date_time();
         let polls = self.0.hours_before(2 * GIVEN_UP_HOURS).date_time();

@@ -7,6 +7,7 @@ mod advice;
 mod changes;
 mod commit;
 mod connect;
+mod doubt;
 mod exact;
 mod explain;
 mod forget;
@@ -25,7 +26,10 @@ pub use connect::place;
 pub use migrate::schema;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64},
+    },
     time::Duration,
 };
 
@@ -49,6 +53,7 @@ use crate::{
     event::Arrival,
     secret::Secret,
 };
+use doubt::Doubt;
 use write::Slots;
 
 /// How to reach a Postgres.
@@ -89,6 +94,8 @@ pub struct Postgres {
     /// For what is written beside them, so that no commit waits for it.
     aside: Slots,
     readers: PgPool,
+    /// Which idle connections may have ended.
+    doubt: Arc<Doubt>,
     /// Whether it was said already that the server does not sync its disk.
     warned: AtomicBool,
     /// The rows that could not be read.
@@ -105,9 +112,11 @@ impl Postgres {
     /// [`StoreError::Unavailable`] when it can't be reached or written, or would lose what it has committed.
     pub async fn open(options: &Options) -> Result<Self, StoreError> {
         let to = connect::parse(options)?;
+        let doubt = Arc::default();
         let store = Self {
             options: options.clone(),
-            readers: connect::readers(options, &to),
+            readers: connect::readers(options, &to, &doubt),
+            doubt,
             to,
             writers: Slots::new(LANES),
             aside: Slots::new(ASIDE),
@@ -259,6 +268,11 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 /// A lock was not to be had in time.
 fn is_locked(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("55P03")
+}
+
+/// The server takes no writes: a standby, or set so.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    sqlstate(error).as_deref() == Some("25006")
 }
 
 /// "cached plan must not change result type": a migration has changed a table since the statement was prepared.

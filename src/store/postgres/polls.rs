@@ -64,6 +64,11 @@ fn due(turn: &Turn, most: u32) -> String {
 impl Work for Turn {
     type Done = Turned;
 
+    /// It would find the turn taken, by itself; what was in that comes again, as after the end of a replica.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Turned, sqlx::Error> {
         // Whoever comes second waits for the row, and then finds it taken.
         let take = "UPDATE poll_turn SET free_at = now() + $1 * $2 WHERE id = 1 AND free_at <= now()";

@@ -2,10 +2,15 @@
 
 use std::io;
 
-use sqlx::{PgConnection, Postgres as Db, QueryBuilder, pool::PoolConnection, postgres::PgRow};
+use sqlx::{
+    Execute as _, PgConnection, Postgres as Db, QueryBuilder,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Postgres, is_stale, meaning, rows};
+use super::{Postgres, doubt::is_dead, is_stale, meaning, rows};
 use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, DeliveryKey, Status},
@@ -46,28 +51,44 @@ impl Postgres {
         .map_err(meaning)
     }
 
+    /// Asks; if the connection has ended, once more over another one.
     async fn ask_once(
         &self,
-        question: QueryBuilder<Db>,
+        mut question: QueryBuilder<Db>,
         named: bool,
         deadline: Instant,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let late = |_| sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
-        let mut lent = Lent(Some(timeout_at(deadline, self.readers.acquire()).await.map_err(late)??));
-        let connection = lent.0.as_deref_mut().expect("it is taken below, at the end");
-        let answer = timeout_at(deadline, self.answer(connection, question, named)).await.map_err(late)??;
-        // Back to the pool.
-        drop(lent.0.take());
-        Ok(answer)
+        let sql = question.sql();
+        let arguments = question.build().take_arguments().map_err(sqlx::Error::Encode)?.unwrap_or_default();
+        let mut is_again = false;
+        loop {
+            let mut lent = Lent(Some(timeout_at(deadline, self.readers.acquire()).await.map_err(late)??));
+            let connection = lent.0.as_deref_mut().expect("it is taken below, at the end");
+            let question = sqlx::query_with(sql.clone(), arguments.clone()).persistent(named);
+            match timeout_at(deadline, self.answer(connection, question)).await.map_err(late)? {
+                Ok(answer) => {
+                    // Back to the pool.
+                    drop(lent.0.take());
+                    return Ok(answer);
+                }
+                Err(error) if is_dead(&error) => {
+                    // The pool checks the others before it lends them.
+                    self.doubt.found(&error);
+                    if std::mem::replace(&mut is_again, true) {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn answer(
         &self,
         connection: &mut PgConnection,
-        mut question: QueryBuilder<Db>,
-        named: bool,
+        question: Query<'_, Db, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let question = question.build().persistent(named);
         if !self.options.pgbouncer {
             return question.fetch_all(connection).await;
         }

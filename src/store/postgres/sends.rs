@@ -37,6 +37,11 @@ WHERE known.outcome IN ('accepted', 'refused') AND known.began_at < $5";
 impl Work for Begin<'_> {
     type Done = Begun;
 
+    /// It would find its own record, and take it for another request's.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
+
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Begun, sqlx::Error> {
         let SendRecord { key, fingerprint, phone, began_at } = self.0;
         let begun = sqlx::query(BEGIN)
@@ -74,6 +79,11 @@ struct End<'a>(&'a SendKey, Option<&'a SendOutcome>);
 
 impl Work for End<'_> {
     type Done = ();
+
+    /// The first outcome stays.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 
     fn is_one_statement(&self) -> bool {
         true

@@ -5,9 +5,16 @@
 use std::sync::{Mutex, PoisonError};
 
 use sqlx::{Connection as _, PgConnection};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
-use super::{Postgres, is_conflict, is_locked, is_stale, meaning};
+use super::{
+    Postgres,
+    doubt::{TRUSTED_IDLE, answers, is_dead},
+    is_conflict, is_locked, is_stale, meaning,
+};
 use crate::store::StoreError;
 
 /// A bounded set of connections for writing, opened when they are needed. Each transaction takes one out and puts it
@@ -17,7 +24,8 @@ pub(super) struct Slots {
     count: u32,
     /// One permit for each connection that may be taken out.
     free: Semaphore,
-    idle: Mutex<Vec<PgConnection>>,
+    /// Each since when.
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
 impl Slots {
@@ -26,18 +34,19 @@ impl Slots {
     }
 
     /// The connection that was used last, if one is idle.
-    fn take(&self) -> Option<PgConnection> {
+    fn take(&self) -> Option<(PgConnection, Instant)> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
     pub(super) fn put_back(&self, connection: PgConnection) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        let idle = (connection, Instant::now());
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
     }
 
     /// Closes all connections, after the transactions that are under way.
     pub(super) async fn close(&self) -> Result<(), sqlx::Error> {
         let _all = self.free.acquire_many(self.count).await;
-        while let Some(connection) = self.take() {
+        while let Some((connection, _)) = self.take() {
             connection.close().await?;
         }
         Ok(())
@@ -48,6 +57,9 @@ impl Slots {
 pub(super) trait Work: Sync {
     /// What comes of it.
     type Done: Send;
+
+    /// Whether it may be done again after a connection broke that may have committed it: whether twice is as good as once.
+    fn is_repeatable(&self) -> bool;
 
     /// Whether it is a single statement, which is a transaction by itself.
     fn is_one_statement(&self) -> bool {
@@ -62,41 +74,60 @@ pub(super) trait Work: Sync {
     ) -> impl Future<Output = Result<Self::Done, sqlx::Error>> + Send;
 }
 
+/// Why a transaction failed.
+struct Failed {
+    error: sqlx::Error,
+    /// Whether it may have been committed all the same.
+    may_be_committed: bool,
+}
+
 impl Postgres {
     /// Does work with any connection that is free, or the first that becomes free.
     ///
     /// The connection stays only if it is known to be well. Whoever stops waiting in the middle, be it the time
-    /// limit, has taken it along.
+    /// limit, has taken it along. A connection may have ended while it was idle: then the work is repeated, once and
+    /// within the time limit, over a new one.
     pub(super) async fn write<W: Work>(&self, slots: &Slots, work: &W) -> Result<W::Done, StoreError> {
         const ATTEMPTS: usize = 5;
         let whole = async {
             let _slot = slots.free.acquire().await.expect("nobody closes the semaphore");
-            let mut attempts = 0;
+            let (mut attempts, mut anew) = (0, false);
             loop {
                 attempts += 1;
-                let mut connection = match slots.take() {
+                let idle = if std::mem::take(&mut anew) { None } else { self.checked(slots.take()).await };
+                let was_idle = idle.is_some();
+                let mut connection = match idle {
                     Some(connection) => connection,
                     None => self.connect_writer().await?,
                 };
-                match self.run(work, &mut connection).await {
+                let Failed { error, may_be_committed } = match self.run(work, &mut connection).await {
                     Ok(done) => {
                         slots.put_back(connection);
                         return Ok(done);
                     }
-                    Err(error) if attempts < ATTEMPTS && is_conflict(&error) => slots.put_back(connection),
-                    // A new connection has no old plans.
-                    Err(error) if attempts == 1 && is_stale(&error) => {}
-                    Err(error) => {
-                        let is_locked = is_locked(&error);
-                        let error = match meaning(error) {
-                            StoreError::Unavailable(why) if is_locked => StoreError::Contended(why),
-                            error => error,
-                        };
-                        if matches!(error, StoreError::Refused(_) | StoreError::Contended(_)) {
-                            slots.put_back(connection);
-                        }
-                        return Err(error);
+                    Err(failed) => failed,
+                };
+                let is_dead = is_dead(&error);
+                if is_dead {
+                    self.doubt.found(&error);
+                }
+                let is_safe = work.is_repeatable() || !may_be_committed;
+                if attempts < ATTEMPTS && is_conflict(&error) {
+                    slots.put_back(connection);
+                } else if was_idle && (is_stale(&error) || is_dead && is_safe) {
+                    // A new connection has no old plans, and its other end was there a moment ago.
+                    tracing::debug!(%error, "done again over a new connection to the database");
+                    anew = true;
+                } else {
+                    let is_locked = is_locked(&error);
+                    let error = match meaning(error) {
+                        StoreError::Unavailable(why) if is_locked => StoreError::Contended(why),
+                        error => error,
+                    };
+                    if matches!(error, StoreError::Refused(_) | StoreError::Contended(_)) {
+                        slots.put_back(connection);
                     }
+                    return Err(error);
                 }
             }
         };
@@ -104,16 +135,28 @@ impl Postgres {
         timeout(self.options.commit_timeout, whole).await.map_err(late)?
     }
 
-    async fn run<W: Work>(&self, work: &W, connection: &mut PgConnection) -> Result<W::Done, sqlx::Error> {
+    /// A connection that was idle, unless it was so for long and does not answer any more.
+    async fn checked(&self, idle: Option<(PgConnection, Instant)>) -> Option<PgConnection> {
+        let (mut connection, since) = idle?;
+        let is_well = since.elapsed() <= TRUSTED_IDLE || answers(&mut connection, self.check_limit()).await;
+        is_well.then_some(connection)
+    }
+
+    async fn run<W: Work>(&self, work: &W, connection: &mut PgConnection) -> Result<W::Done, Failed> {
+        let open = |error| Failed { error, may_be_committed: true };
+        let rolled_back = |error| Failed { error, may_be_committed: false };
         let named = self.named_statements();
         if named && work.is_one_statement() {
-            return work.run(connection, true).await;
+            return work.run(connection, true).await.map_err(open);
         }
-        self.begin(connection, self.options.commit_timeout).await?;
-        let done = work.run(connection, named).await;
-        // Nothing is ever committed after an error: the server would roll back and call it a success.
-        let end = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        sqlx::raw_sql(end).execute(connection).await?;
-        done
+        self.begin(connection, self.options.commit_timeout).await.map_err(rolled_back)?;
+        match work.run(connection, named).await {
+            Ok(done) => sqlx::raw_sql("COMMIT").execute(connection).await.map(|_| done).map_err(open),
+            // Nothing is ever committed after an error: the server would roll back and call it a success.
+            Err(error) => {
+                sqlx::raw_sql("ROLLBACK").execute(connection).await.map_err(rolled_back)?;
+                Err(rolled_back(error))
+            }
+        }
     }
 }

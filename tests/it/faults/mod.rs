@@ -12,6 +12,7 @@ mod disk;
 mod endurance;
 mod failing_calls;
 mod hostile;
+mod idle;
 mod kill;
 mod lost_writes;
 mod proxies;

@@ -4,10 +4,14 @@ use std::time::{Duration, Instant};
 
 use nexo_receiver::{
     batch::Outcome,
+    phone::Phone,
     secret::Secret,
+    signature::Signature,
     store::{
         Store, StoreError,
+        polls::Turn,
         postgres::{Options, Postgres},
+        sends::{Begun, SendKey, SendOutcome, SendRecord},
     },
 };
 use sqlx::{Connection, PgConnection, Row};
@@ -81,7 +85,7 @@ async fn a_database_that_becomes_read_only_is_unavailable_until_it_is_not() {
 }
 
 #[tokio::test]
-async fn a_connection_set_read_only_in_the_middle_is_dropped() {
+async fn a_connection_that_has_become_read_only_is_dropped_and_the_commit_repeated() {
     let database = Database::on_postgres().await;
     let store = database.open().await;
     keep(&*store, vec![DELIVERED.received(0)]).await;
@@ -94,8 +98,19 @@ async fn a_connection_set_read_only_in_the_middle_is_dropped() {
         )
         .await;
     let one = |name| folded(vec![Told { id: name, ..DELIVERED }.received(0)]);
-    unavailable(store.commit(&one("b")).await);
     assert_eq!(store.commit(&one("b")).await.unwrap(), [Outcome::New]);
+    assert_eq!(database.number("SELECT last_value FROM tries").await, 2);
+    // Over a new connection it is the database's own answer.
+    database
+        .execute(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM nextval('tries'); RAISE SQLSTATE '25006'; END $$",
+        )
+        .await;
+    let why = unavailable(store.commit(&one("c")).await);
+    assert!(why.contains("25006"), "{why}");
+    // Sequences keep what was rolled back.
+    assert_eq!(database.number("SELECT last_value FROM tries").await, 4);
 }
 
 #[tokio::test]
@@ -218,5 +233,56 @@ async fn an_application_name_in_the_url_counts() {
         );
         assert_eq!(database.number(&sql).await, 1, "{expected}");
         store.close().await;
+    }
+}
+
+/// Everything that a store is asked for, by number; the last number is one less than is answered.
+async fn ask(store: &Postgres, question: usize, round: usize) -> usize {
+    let (name, hour) = (format!("{question}-{round}"), DELIVERED.received(0).received_at);
+    let key = || SendKey::parse(&name).unwrap();
+    let send = SendRecord {
+        key: key(),
+        fingerprint: Signature::from_bytes([1; 32]),
+        phone: Phone::parse(DELIVERED.phone).unwrap(),
+        began_at: hour,
+    };
+    let turn =
+        Turn { after: Duration::ZERO, most: 1, pace: Duration::ZERO, lease: Duration::from_secs(3_600) };
+    match question {
+        0 => {
+            let batch = folded(vec![Told { id: &name, status: "sent", ..DELIVERED }.received(0)]);
+            assert_eq!(store.commit(&batch).await.unwrap(), [Outcome::New]);
+        }
+        1 => store.release(vec![DELIVERED.received(0)]).await.unwrap(),
+        2 => assert_eq!(store.begin_send(&send).await.unwrap(), Begun::Now),
+        3 => store.end_send(&key(), Some(&SendOutcome::Unclear)).await.unwrap(),
+        4 => drop(store.take_turn(&turn).await.unwrap()),
+        5 => drop(store.forget(hour).await.unwrap()),
+        6 => store.announce("us").await.unwrap(),
+        7 => drop(store.now().await.unwrap()),
+        8 => drop(store.delivery(&id(&name)).await.unwrap()),
+        9 => drop(store.settled_among(&[id(&name)]).await.unwrap()),
+        10 => drop(store.changes(store.latest_change().await.unwrap()).await.unwrap()),
+        11 => store.ready().await.unwrap(),
+        _ => unreachable!(),
+    }
+    12
+}
+
+#[tokio::test]
+async fn nothing_that_is_asked_of_a_store_fails_because_connections_have_ended() {
+    let database = Database::on_postgres().await;
+    let store = Postgres::open(&database.postgres_options()).await.unwrap();
+    let name = database.name();
+    let all =
+        format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'");
+    let mut question = 0;
+    while question < ask(&store, 7, 0).await {
+        // Over more than one of its connections.
+        tokio::join!(ask(&store, 7, 0), ask(&store, 8, 0), ask(&store, 9, 0), ask(&store, 6, 0));
+        ask(&store, question, 0).await;
+        database.execute_on_server(&all).await;
+        ask(&store, question, 1).await;
+        question += 1;
     }
 }

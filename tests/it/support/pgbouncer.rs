@@ -44,7 +44,13 @@ impl Pgbouncer {
                 as_user(user, program)
             }
         };
-        let child = command.arg("--quiet").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = command
+            .env("TZ", "UTC")
+            .arg("--quiet")
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let started = Self { child: child.expect("pgbouncer starts"), port, _folder: folder };
         until(async || TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
         started
