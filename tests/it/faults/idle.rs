@@ -195,6 +195,8 @@ impl Bench {
             Call::Quarantine => get("/quarantine").await,
             Call::WaitElsewhere => {
                 let client = there.client();
+                // So that the ending is the only one that its first look can meet.
+                assert_eq!(client.get(&format!("/api/v1/deliveries/{id}")).await.status, 404);
                 let path = format!("/api/v1/deliveries/{id}?wait=30");
                 let waits = tokio::spawn(async move { client.get(&path).await });
                 end().await;
