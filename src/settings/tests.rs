@@ -230,6 +230,8 @@ fn what_is_required_is_asked_for_with_both_ways_to_give_it() {
 fn the_environment_of_others_is_left_alone() {
     load(&[
         ("PATH", ""),
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("no_proxy", "localhost"),
         ("HOME", "/"),
         ("HOSTNAME", "x"),
         ("POST", "x"),
