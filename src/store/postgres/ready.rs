@@ -47,6 +47,11 @@ struct Trial {
 impl Work for Trial {
     type Done = ();
 
+    /// It takes back what it writes.
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
     async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<(), Error> {
         let read_only = "SELECT current_setting('transaction_read_only') AS read_only";
         let row = sqlx::query(read_only).persistent(named).fetch_one(&mut *connection).await?;
