@@ -18,7 +18,7 @@ use crate::support::{
     ledger::{Ledger, body},
     load::Load,
     process::{Process, Setup},
-    recording::{Call, Disk, build, read},
+    recording::{Call, Disk, build, logs_begun_anew, read},
 };
 
 /// How a life of the service ends.
@@ -152,6 +152,9 @@ async fn no_cut_of_the_power_loses_what_was_answered_200() {
 async fn no_cut_loses_it_while_the_log_is_begun_anew() {
     let seed = seed();
     let recorded = record(&[(6_000, End::Killed), (10, End::Stopped)], seed).await;
+    let logs = logs_begun_anew(&recorded.calls);
+    // The last may be the next life's doing.
+    assert!(logs.len() > 1 && logs[..logs.len() - 1].iter().any(|length| *length > 1 << 20), "{logs:?}");
     cut_everywhere("a long life", recorded, rounds(800).div_ceil(20), seed).await;
 }
 

@@ -52,6 +52,19 @@ pub fn read(log: &Path) -> Vec<Call> {
     calls
 }
 
+/// Bytes of each of SQLite's logs that ended because another one was begun over it.
+pub fn logs_begun_anew(calls: &[Call]) -> Vec<usize> {
+    let (mut lengths, mut length) = (Vec::new(), 0);
+    for call in calls.iter().filter(|call| call.kind == b'w' && call.path.ends_with("-wal")) {
+        if call.offset == 0 && length > 0 {
+            lengths.push(length);
+            length = 0;
+        }
+        length = length.max(call.offset + call.bytes.len());
+    }
+    lengths
+}
+
 /// A file's content.
 #[derive(Default, Clone)]
 struct File {
