@@ -42,7 +42,8 @@ pub(crate) fn tables(results: &Results) -> String {
 
 /// The new build beside the old one, round by round: the median of the ratios, and the least and the greatest.
 fn old_and_new(results: &Results) -> String {
-    let figures: [(&str, fn(Figures) -> f64); 4] = [
+    type Figure = (&'static str, fn(Figures) -> f64);
+    let figures: [Figure; 4] = [
         ("events/s", |it| it.events_per_second),
         ("processor", |it| it.server_ms + it.database_ms),
         ("p50", |it| it.p50_ms),

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// A store and where it is.
 pub(crate) enum Place {
     Postgres { store: Box<Postgres>, url: Url },
-    Sqlite { store: Sqlite, folder: PathBuf },
+    Sqlite { store: Box<Sqlite>, folder: PathBuf },
 }
 
 impl Place {
@@ -47,13 +47,13 @@ impl Place {
             commit_timeout: PATIENCE,
             read_timeout: PATIENCE,
         };
-        Self::Sqlite { store: Sqlite::open(&options).await.unwrap(), folder }
+        Self::Sqlite { store: Box::new(Sqlite::open(&options).await.unwrap()), folder }
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
         match self {
             Self::Postgres { store, .. } => &**store,
-            Self::Sqlite { store, .. } => store,
+            Self::Sqlite { store, .. } => &**store,
         }
     }
 

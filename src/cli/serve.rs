@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::sleep,
+    time::timeout,
 };
 
 use super::Answer;
@@ -66,10 +66,16 @@ async fn stop(running: Running, server: &Server, signals: &mut Signals) -> anyho
             seconds = server.notice.as_secs(),
             "/readyz is 503 and new connections are still served; a second signal skips this"
         );
-        tokio::select! {
-            () = sleep(server.notice) => {}
-            signal = signals.next() => tracing::info!(signal, "new connections are no longer served"),
-            part = running.failed() => bail!("{part} ended by itself; the log says why"),
+        let ended_early = async {
+            tokio::select! {
+                signal = signals.next() => Ok(signal),
+                part = running.failed() => Err(part),
+            }
+        };
+        match timeout(server.notice, ended_early).await {
+            Err(_) => {}
+            Ok(Ok(signal)) => tracing::info!(signal, "new connections are no longer served"),
+            Ok(Err(part)) => bail!("{part} ended by itself; the log says why"),
         }
     }
     tracing::info!(

@@ -23,7 +23,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::{JoinSet, coop::unconstrained},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout, timeout_at},
 };
 
 use super::{
@@ -79,6 +79,8 @@ pub(crate) async fn serve(
     let server = Server { site: Arc::new(site), metrics, stop: stop.clone() };
     let mut connections = JoinSet::new();
     let mut newcomer = None;
+    let mut look_again = interval(LOOK_AGAIN);
+    look_again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = loop {
         tokio::select! {
             accepted = listener.accept(), if newcomer.is_none() => match accepted {
@@ -91,7 +93,7 @@ pub(crate) async fn serve(
                 }
             },
             Some(ended) = connections.join_next_with_id() => places.leave(ended),
-            () = sleep(LOOK_AGAIN), if newcomer.is_some() => {}
+            _ = look_again.tick(), if newcomer.is_some() => {}
             deadline = told_to_stop(&mut stop) => break deadline,
         }
         // Others wait in the kernel's backlog until this one has its place.

@@ -1,5 +1,7 @@
 //! More connections than there are places: whoever waits longest for its peer makes way, and whoever sends is answered.
 
+#![expect(clippy::print_stdout, reason = "how long the slowest webhook took")]
+
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};

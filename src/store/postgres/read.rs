@@ -116,7 +116,7 @@ impl Postgres {
         let found = self.ask(settled_among(ids)).await?;
         let entry = |row| read(Table::Deliveries, rows::id(row), || rows::raw_id(row));
         let settled = found.iter().map(entry).collect::<Result<Vec<_>, _>>().map_err(meaning)?;
-        Ok(self.left_out.from_all(settled))
+        Ok(self.left_out.readable_of(settled))
     }
 
     /// See [`crate::store::Store::events`].
