@@ -1,76 +1,113 @@
 //! Every change of a delivery, for those who follow.
 //!
-//! Lives here: [`Feed`], which reads each change once for all who follow, and [`Follower`], one of them. Does not: HTTP;
-//! what changes are kept, and in which order (`store::changes`).
+//! Reads pages of changes and shares them among all followers. HTTP is not known here; what changes are kept, and in which
+//! order, is the store's (`store::changes`).
 //!
-//! A follower first reads the store from its own place on, at its own pace, and then goes on with what all are told. One
-//! that is too slow for that is cut off, and may come back to its place.
+//! A follower goes from page to page. One that has caught up waits for the pages that [`run`] reads once for all. One that
+//! is behind, because it came back to an earlier place or reads slowly, asks for the page that it needs: it takes one that
+//! others have read a moment ago, or it is read from the store, one page at a time in the order of asking.
+//!
+//! Memory is bounded: by [`SHARED_PAGES`] of each of the two kinds, and by one page for each follower.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{
-        Mutex as AsyncMutex, Notify,
-        broadcast::{self, error::RecvError},
-        watch,
-    },
+    sync::{Mutex as AsyncMutex, Notify, watch},
+    task::{JoinSet, yield_now},
     time::timeout,
 };
 
 use crate::{
     background::told_within,
+    metrics::Metrics,
     news::{News, UNTOLD},
     store::{
         Store, StoreError,
-        changes::{Change, Position},
+        changes::{Change, ChangePage, Position},
     },
 };
 
-/// Reads that a follower may be behind.
-const BEHIND: usize = 256;
+/// The most pages that are kept for others who need them: of those read for followers who have caught up, and as many of
+/// those read for followers who are behind. A page is bounded by [`crate::store::changes::PAGE_CHANGES`] and
+/// [`crate::store::changes::PAGE_BYTES`].
+pub const SHARED_PAGES: usize = 32;
 
-/// How often the store is read at most.
+/// How often the store is read at most for those who have caught up.
 const PACE: Duration = Duration::from_millis(10);
 
 /// How often it is read without any news while other replicas are not heard.
 const UNHEARD: Duration = Duration::from_millis(100);
 
-/// What was read at one time.
-type Changes = Arc<[Change]>;
+/// A change that waits longer than this for an older transaction is logged.
+const LONG_HELD: Duration = Duration::from_secs(10);
+
+/// At most so often.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Changes, on their way to all who follow.
 pub struct Feed {
     store: Arc<dyn Store>,
     news: Arc<News>,
-    /// `None` once all following has ended.
-    told: Mutex<Option<broadcast::Sender<Changes>>>,
-    /// Up to where all have been told; `None` while nobody follows.
-    at: AsyncMutex<Option<Position>>,
+    metrics: Arc<Metrics>,
+    head: watch::Sender<Head>,
+    /// Read for those who have caught up.
+    recent: Mutex<Shared>,
+    /// Read for those who are behind.
+    earlier: Mutex<Shared>,
+    /// Held by whoever reads a page for one who is behind; fair, so that all have their turn.
+    turn: AsyncMutex<()>,
     /// Told when somebody begins to follow.
     begun: Notify,
 }
 
-/// One who follows.
-pub struct Follower {
-    feed: Arc<Feed>,
-    at: Position,
-    ready: VecDeque<Change>,
-    /// Once it has caught up.
-    told: Option<broadcast::Receiver<Changes>>,
-    /// Whether it has read all that was there before it was told of all.
-    is_live: bool,
+/// How far changes have been read for those who have caught up.
+#[derive(Clone, Copy, Default)]
+struct Head {
+    /// `None` while nobody follows.
+    at: Option<Position>,
+    /// How many times the store no longer had what came after that place, because it was replaced by an older one.
+    lost: u64,
+    /// Whether all following has ended.
+    stopped: bool,
+}
+
+/// A page, and the place before it.
+struct Page {
+    start: Position,
+    page: ChangePage,
+}
+
+/// Pages that were read a moment ago, the latest last.
+#[derive(Default)]
+struct Shared(VecDeque<Arc<Page>>);
+
+impl Shared {
+    fn add(&mut self, page: Arc<Page>) {
+        if self.0.len() == SHARED_PAGES {
+            self.0.pop_front();
+        }
+        self.0.push_back(page);
+    }
+
+    /// One that has changes after a place. A place of another epoch may be none of this store: the store knows.
+    fn after(&self, at: Position) -> Option<Arc<Page>> {
+        let has = |Page { start, page }: &Page| {
+            at.epoch == page.end.epoch && !start.is_after(&at) && page.end.is_after(&at)
+        };
+        self.0.iter().rev().find(|page| has(page)).cloned()
+    }
 }
 
 /// Why a follower is told no more.
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
-    /// It was too slow.
-    #[error("it was too slow")]
-    TooSlow,
+    /// What comes after its place is no longer kept, or the store was replaced by an older one.
+    #[error("what comes next is no longer kept")]
+    NotKept,
     /// The service stops.
     #[error("the service stops")]
     Stopped,
@@ -82,76 +119,110 @@ pub enum Ended {
 impl Feed {
     /// Nobody follows yet.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, news: Arc<News>) -> Arc<Self> {
-        let told = Mutex::new(Some(broadcast::Sender::new(BEHIND)));
-        Arc::new(Self { store, news, told, at: AsyncMutex::new(None), begun: Notify::new() })
+    pub fn new(store: Arc<dyn Store>, news: Arc<News>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            news,
+            metrics,
+            head: watch::Sender::new(Head::default()),
+            recent: Mutex::default(),
+            earlier: Mutex::default(),
+            turn: AsyncMutex::default(),
+            begun: Notify::new(),
+        })
     }
 
     /// Begins to follow after a position, or from now on. `None` for a position of which what came after it is no longer
-    /// kept, or which this store never had.
+    /// kept, or which this store never gave.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn follow(self: &Arc<Self>, after: Option<Position>) -> Result<Option<Follower>, StoreError> {
-        let (at, ready) = match after {
-            None => (self.store.latest_change().await?, Vec::new()),
+        let head = self.head.subscribe();
+        let lost = head.borrow().lost;
+        let (at, page) = match after {
+            None => (self.store.latest_change().await?, None),
             Some(after) => {
-                let changes = self.store.changes(after).await?;
-                // Asked afterwards: what was kept then was kept while it was read.
-                if !self.store.is_kept(after).await? {
-                    return Ok(None);
+                let _turn = self.turn.lock().await;
+                // Only the store knows whether it is a place of its own.
+                match self.read_from_store(after).await? {
+                    Some(page) => (after.in_epoch(page.page.end.epoch), Some(page)),
+                    None => return Ok(None),
                 }
-                (after, changes)
             }
         };
         let feed = Arc::clone(self);
-        Ok(Some(Follower { feed, at, ready: ready.into(), told: None, is_live: false }))
+        Ok(Some(Follower { feed, at, page, next: 0, head, lost, reading: JoinSet::new() }))
     }
 
-    /// From here on told of all changes that the store does not show yet, and of some that it does.
-    async fn join(&self) -> Result<broadcast::Receiver<Changes>, Ended> {
-        let receiver = self.telling().ok_or(Ended::Stopped)?.subscribe();
-        let mut at = self.at.lock().await;
-        if at.is_none() {
-            *at = Some(self.store.latest_change().await?);
+    fn shared(&self, at: Position) -> Option<Arc<Page>> {
+        lock(&self.recent).after(at).or_else(|| lock(&self.earlier).after(at))
+    }
+
+    /// The page after a place, for one who is behind; empty if it is not. `None` when it is not kept.
+    async fn read(self: Arc<Self>, at: Position) -> Result<Option<Arc<Page>>, StoreError> {
+        let _turn = self.turn.lock().await;
+        // Whoever had the turn before may have read the same.
+        match self.shared(at) {
+            Some(page) => Ok(Some(page)),
+            None => self.read_from_store(at).await,
         }
-        self.begun.notify_one();
-        Ok(receiver)
     }
 
-    fn telling(&self) -> Option<broadcast::Sender<Changes>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    async fn read_from_store(&self, at: Position) -> Result<Option<Arc<Page>>, StoreError> {
+        let Some(page) = self.store.changes(at).await? else { return Ok(None) };
+        let page = Arc::new(Page { start: at, page });
+        if page.page.end.is_after(&at) {
+            lock(&self.earlier).add(Arc::clone(&page));
+        }
+        Ok(Some(page))
     }
 
     /// Ends all following, now and from here on.
     pub fn stop(&self) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.head.send_modify(|head| head.stopped = true);
     }
 
-    /// Reads what there is and tells it; whether anybody follows.
-    async fn read(&self) -> Result<bool, StoreError> {
-        let mut at = self.at.lock().await;
-        let Some(told) = self.telling().filter(|told| told.receiver_count() > 0) else {
-            *at = None;
+    /// Reads what there is, for all who have caught up; whether anybody follows.
+    async fn advance(&self, held: &mut Held) -> Result<bool, StoreError> {
+        if self.head.receiver_count() == 0 {
+            self.head.send_modify(|head| head.at = None);
+            *lock(&self.recent) = Shared::default();
+            *lock(&self.earlier) = Shared::default();
             return Ok(false);
-        };
-        while let Some(after) = *at {
-            let changes = self.store.changes(after).await?;
-            let Some(last) = changes.last() else { break };
-            *at = Some(last.position);
-            // Whoever left meanwhile has no need of it.
-            let _ = told.send(changes.into());
         }
-        Ok(true)
+        let Some(mut start) = self.head.borrow().at else {
+            let at = Some(self.store.latest_change().await?);
+            self.head.send_modify(|head| head.at = at);
+            return Ok(true);
+        };
+        loop {
+            let Some(page) = self.store.changes(start).await? else {
+                tracing::warn!("streams are cut off: the store no longer has the changes that come next");
+                *lock(&self.recent) = Shared::default();
+                *lock(&self.earlier) = Shared::default();
+                self.head.send_modify(|head| (head.at, head.lost) = (None, head.lost + 1));
+                return Ok(true);
+            };
+            held.report(self, page.held_for).await;
+            let end = page.end;
+            if !end.is_after(&start) {
+                return Ok(true);
+            }
+            lock(&self.recent).add(Arc::new(Page { start, page }));
+            self.head.send_modify(|head| head.at = Some(end));
+            start = end;
+        }
     }
 }
 
-/// Reads each change once for all who follow, until told to stop.
+/// Reads changes once for all followers who have caught up, until told to stop.
 pub async fn run(feed: Arc<Feed>, mut stop: watch::Receiver<()>) {
     let mut news = feed.news.of_any();
+    let mut held = Held::default();
     loop {
         news.mark_unchanged();
-        match feed.read().await {
+        match feed.advance(&mut held).await {
             Ok(true) => {}
             Ok(false) => tokio::select! {
                 () = feed.begun.notified() => continue,
@@ -173,6 +244,40 @@ pub async fn run(feed: Arc<Feed>, mut stop: watch::Receiver<()>) {
     }
 }
 
+/// When it was last logged that an older transaction holds up the stream.
+#[derive(Default)]
+struct Held(Option<Instant>);
+
+impl Held {
+    async fn report(&mut self, feed: &Feed, held_for: Duration) {
+        feed.metrics.stream_held_seconds.set(i64::try_from(held_for.as_secs()).unwrap_or(i64::MAX));
+        if held_for < LONG_HELD || self.0.is_some_and(|logged| logged.elapsed() < LOG_PAUSE) {
+            return;
+        }
+        self.0 = Some(Instant::now());
+        let holder = feed.store.holder_of_changes().await.ok().flatten();
+        let holder = holder.as_deref().unwrap_or("unknown");
+        let seconds = held_for.as_secs();
+        tracing::warn!(seconds, holder, "an open transaction of the database holds up the stream of changes");
+    }
+}
+
+/// One who follows.
+pub struct Follower {
+    feed: Arc<Feed>,
+    /// The place after all that was told so far.
+    at: Position,
+    page: Option<Arc<Page>>,
+    /// The next change of the page.
+    next: usize,
+    head: watch::Receiver<Head>,
+    /// How many times the store had lost its place when this began.
+    lost: u64,
+    /// The read of its next page. A task, so that it keeps its turn when the waiting is given up, and gives it on when
+    /// nobody waits.
+    reading: JoinSet<Result<Option<Arc<Page>>, StoreError>>,
+}
+
 impl Follower {
     /// The place after all that was told so far, whether or not it was looked at.
     #[must_use]
@@ -184,32 +289,85 @@ impl Follower {
     ///
     /// # Errors
     /// [`Ended`]; nothing more will be told.
-    pub async fn next(&mut self) -> Result<Change, Ended> {
+    pub async fn next(&mut self) -> Result<&Change, Ended> {
+        while !self.advance_in_page() {
+            self.turn_page().await?;
+            // A page that is there already is no reason to let others wait.
+            yield_now().await;
+        }
+        if self.head.borrow().stopped {
+            return Err(Ended::Stopped);
+        }
+        let page = self.page.as_ref().expect("a change was found in it");
+        let change = &page.page.changes[self.next - 1];
+        self.at = change.position;
+        Ok(change)
+    }
+
+    /// Moves on to the next change of the page; at its end, past it.
+    fn advance_in_page(&mut self) -> bool {
+        let Some(page) = &self.page else { return false };
+        let changes = &page.page.changes;
+        let seen =
+            changes[self.next..].iter().take_while(|change| !change.position.is_after(&self.at)).count();
+        self.next += seen;
+        if self.next < changes.len() {
+            self.next += 1;
+            return true;
+        }
+        self.at = page.page.end;
+        self.page = None;
+        false
+    }
+
+    /// Waits for a page with something after its place.
+    async fn turn_page(&mut self) -> Result<(), Ended> {
+        // How far all others were when nothing came after its place.
+        let mut nothing_before = None;
         loop {
-            if let Some(change) = self.ready.pop_front() {
-                self.at = change.position;
-                return Ok(change);
+            let head = *self.head.borrow_and_update();
+            if head.stopped {
+                return Err(Ended::Stopped);
             }
-            match &mut self.told {
-                Some(told) if self.is_live => match told.recv().await {
-                    Ok(changes) => {
-                        self.ready.extend(changes.iter().filter(|change| change.position > self.at).cloned());
-                    }
-                    Err(RecvError::Lagged(_)) => return Err(Ended::TooSlow),
-                    Err(RecvError::Closed) => return Err(Ended::Stopped),
-                },
-                told => {
-                    let joined = told.is_some();
-                    self.ready = self.feed.store.changes(self.at).await?.into();
-                    if self.ready.is_empty() {
-                        if joined {
-                            self.is_live = true;
-                        } else {
-                            self.told = Some(self.feed.join().await?);
-                        }
-                    }
+            if head.lost != self.lost {
+                return Err(Ended::NotKept);
+            }
+            let has_caught_up =
+                nothing_before == Some(head.at) || head.at.is_some_and(|head| !head.is_after(&self.at));
+            let page = match self.feed.shared(self.at) {
+                Some(page) => page,
+                None if has_caught_up => {
+                    self.feed.begun.notify_one();
+                    self.head.changed().await.map_err(|_| Ended::Stopped)?;
+                    continue;
                 }
+                None => self.read().await?,
+            };
+            if page.page.end.is_after(&self.at) {
+                (self.page, self.next) = (Some(page), 0);
+                return Ok(());
             }
+            nothing_before = Some(head.at);
+            self.at = page.page.end;
         }
     }
+
+    async fn read(&mut self) -> Result<Arc<Page>, Ended> {
+        if self.reading.is_empty() {
+            self.reading.spawn(Arc::clone(&self.feed).read(self.at));
+        }
+        tokio::select! {
+            biased;
+            _ = self.head.wait_for(|head| head.stopped) => Err(Ended::Stopped),
+            read = self.reading.join_next() => match read {
+                Some(Ok(page)) => page?.ok_or(Ended::NotKept),
+                // Only a runtime that ends takes it away.
+                _ => Err(Ended::Stopped),
+            },
+        }
+    }
+}
+
+fn lock<T>(state: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -105,7 +105,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     metrics.watch(&store);
     let metrics = Arc::new(metrics);
     let (news, waiters) = (News::new(), Waiters::new());
-    let feed = Feed::new(Arc::clone(&store), Arc::clone(&news));
+    let feed = Feed::new(Arc::clone(&store), Arc::clone(&news), Arc::clone(&metrics));
     let (writer, committing) = Writer::start(
         &options.writer,
         Arc::clone(&store),

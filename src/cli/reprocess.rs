@@ -121,7 +121,7 @@ mod tests {
         signature::{Digest, Signature, Verified},
         store::{
             Events,
-            changes::{Change, Notices, Position},
+            changes::{ChangePage, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
             query::{Cursor, ListDeliveries, Page, RawDigest, Stats, StatsQuestion},
@@ -195,10 +195,7 @@ mod tests {
         async fn latest_change(&self) -> Result<Position, StoreError> {
             unreachable!()
         }
-        async fn is_kept(&self, _: Position) -> Result<bool, StoreError> {
-            unreachable!()
-        }
-        async fn changes(&self, _: Position) -> Result<Vec<Change>, StoreError> {
+        async fn changes(&self, _: Position) -> Result<Option<ChangePage>, StoreError> {
             unreachable!()
         }
         async fn announce(&self, _: &str) -> Result<(), StoreError> {

@@ -86,32 +86,33 @@ impl Reader {
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
             match timeout_at(heartbeat, self.follower.next()).await {
-                Ok(Ok(change)) if self.followed.matches(&change.delivery) => {
+                Ok(Ok(change)) if self.followed.matches(change) => {
                     self.told = change.position;
-                    let data = serde_json::to_string(&ShownDelivery::from(change.delivery))
+                    let data = serde_json::to_string(&ShownDelivery::from(change.delivery.clone()))
                         .expect("a delivery is texts and numbers, which all have JSON");
                     return Some(Event::default().event("delivery").id(self.told.to_string()).data(data));
                 }
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => continue,
                 Ok(Err(ended)) => {
                     self.ended(&ended);
                     return None;
                 }
-                // Moves the reader on past what it does not follow.
-                Err(_) if self.told != self.follower.position() => {
-                    self.told = self.follower.position();
-                    return Some(Event::default().id(self.told.to_string()));
-                }
-                Err(_) => return Some(Event::default().comment("")),
+                Err(_) => {}
             }
+            if self.told == self.follower.position() {
+                return Some(Event::default().comment(""));
+            }
+            // Moves the reader on past what it does not follow.
+            self.told = self.follower.position();
+            return Some(Event::default().id(self.told.to_string()));
         }
     }
 
     fn ended(&self, ended: &Ended) {
         match ended {
-            Ended::TooSlow => {
+            Ended::NotKept => {
                 self.metrics.streams_cut_off.inc();
-                tracing::debug!("a stream's reader was too slow, and is cut off");
+                tracing::debug!("a stream is cut off: what comes next is no longer kept");
             }
             Ended::Stopped => {}
             Ended::Store(error) => tracing::debug!(%error, "a stream is cut off"),

@@ -105,8 +105,10 @@ pub struct Metrics {
     pub waiters: Gauge,
     /// Streams of changes that are open.
     pub streams: Gauge,
-    /// Streams that were cut off because their reader was too slow.
+    /// Streams that were cut off because what came next was no longer kept.
     pub streams_cut_off: Counter,
+    /// How long the oldest committed change has waited for an older transaction, in seconds.
+    pub stream_held_seconds: Gauge,
     /// Deliveries given up, still `sent` after a day.
     pub given_up: Counter,
     /// Whether the provider is left alone, since it did not answer: 1, or 0.
@@ -153,6 +155,7 @@ impl Metrics {
             waiters: Gauge::default(),
             streams: Gauge::default(),
             streams_cut_off: Counter::default(),
+            stream_held_seconds: Gauge::default(),
             given_up: Counter::default(),
             provider_paused: Gauge::default(),
             registry: Registry::default(),
@@ -219,8 +222,14 @@ impl Metrics {
         registry.register("streams", "Streams of changes that are open", self.streams.clone());
         registry.register(
             "streams_cut_off",
-            "Streams that were cut off because their reader was too slow",
+            "Streams that were cut off because what came next was no longer kept",
             self.streams_cut_off.clone(),
+        );
+        registry.register_with_unit(
+            "stream_held",
+            "Time that the oldest committed change has waited for an older transaction of the database",
+            Unit::Seconds,
+            self.stream_held_seconds.clone(),
         );
     }
 

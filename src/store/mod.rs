@@ -29,7 +29,7 @@ use crate::{
     proof::Proof,
     signature::Verified,
 };
-use changes::{Change, Notices, Position};
+use changes::{ChangePage, Notices, Position};
 use hours::Due;
 use polls::{Turn, Turned};
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
@@ -106,11 +106,15 @@ pub trait Store: Send + Sync + 'static {
     /// The place after all changes that are known to be in order by now.
     async fn latest_change(&self) -> Result<Position, StoreError>;
 
-    /// Whether everything that changed after a position can still be told.
-    async fn is_kept(&self, position: Position) -> Result<bool, StoreError>;
+    /// The next changes after a position. `None` when some of what came after it is no longer kept, or the store never
+    /// gave it.
+    async fn changes(&self, after: Position) -> Result<Option<ChangePage>, StoreError>;
 
-    /// The next changes after a position, some thousand deliveries at most; none when there is none yet.
-    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError>;
+    /// Whose transaction holds up changes that are committed already, as far as that can be told. It names a process or
+    /// a prepared transaction of the database, and is for the log.
+    async fn holder_of_changes(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 
     /// Tells other replicas that something has changed, in the name of `who`.
     async fn announce(&self, who: &str) -> Result<(), StoreError>;

@@ -6,11 +6,12 @@ use std::num::NonZeroU16;
 
 use super::{
     StoreError,
+    changes::Change,
     unreadable::{Read, UnreadableRow},
 };
 use crate::{
     clock::Timestamp,
-    delivery::{Delivery, DeliveryId, LONGEST_TEXT, Status},
+    delivery::{DeliveryId, LONGEST_TEXT, Status},
     money::Money,
     phone::Phone,
 };
@@ -207,17 +208,16 @@ pub struct ListDeliveries {
 }
 
 impl ListDeliveries {
-    /// Whether a delivery is one of those that are asked for, on whichever page.
+    /// Whether a change is of one of the deliveries that are asked for, on whichever page.
     #[must_use]
-    pub fn matches(&self, delivery: &Delivery) -> bool {
+    pub fn matches(&self, Change { listed_at, delivery, .. }: &Change) -> bool {
         let Self { phone, status, carrier, error_code, from, to, .. } = self;
-        let listed_at = delivery.listed_at();
         phone.as_ref().is_none_or(|phone| delivery.phone.as_ref() == Some(phone))
             && status.is_none_or(|status| delivery.status == status)
             && carrier.as_ref().is_none_or(|carrier| delivery.carrier.as_ref() == Some(carrier))
             && error_code.as_ref().is_none_or(|code| delivery.error_code.as_ref() == Some(code))
-            && from.is_none_or(|from| listed_at >= from)
-            && to.is_none_or(|to| listed_at < to)
+            && from.is_none_or(|from| *listed_at >= from)
+            && to.is_none_or(|to| *listed_at < to)
     }
 
     /// The ranges of an index to read, each already in the list's order: by phone or error code one; else one for

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{
     Executor as _, PgConnection, Postgres as Db, QueryBuilder, Row,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions, PgRow},
 };
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -13,30 +13,31 @@ use uuid::Uuid;
 use super::{
     Postgres,
     doubt::{TRUSTED_IDLE, is_dead},
-    meaning,
-    read::of,
-    rows,
+    epoch::position,
+    meaning, rows,
     write::Work,
 };
 use crate::{
-    delivery::{DeliveryId, DeliveryKey},
+    delivery::DeliveryId,
     store::{
         StoreError,
-        changes::{Change, Noted, Notices, Position},
+        changes::{Change, ChangePage, Notices, PAGE_BYTES, PAGE_CHANGES, Position},
+        unreadable::{Table, read},
     },
 };
+
+/// How long a change waits for an older transaction before it is looked up whether that is one of this database.
+const PATIENT: Duration = Duration::from_secs(1);
 
 /// What replicas of one database tell each other.
 const CHANNEL: &str = "nexo_receiver_changes";
 
-/// Commits that are read at one time.
-const MOST_COMMITS: i64 = 256;
-
 /// Notes changes beside what the transaction has noted before.
-const NOTE: &str = "
-INSERT INTO changes AS known (position, ids, noted_at)
-SELECT pg_current_xact_id()::text::bigint, $1::uuid[], now()
-ON CONFLICT (position) DO UPDATE SET ids = known.ids || EXCLUDED.ids";
+const NOTE: &str = concat!(
+    "INSERT INTO changes AS known (position, ids, noted_at) SELECT ",
+    position!(),
+    ", $1::uuid[], now() ON CONFLICT (position) DO UPDATE SET ids = known.ids || EXCLUDED.ids"
+);
 
 /// Notes what of these rows is shown otherwise now.
 pub(super) async fn note(
@@ -54,37 +55,28 @@ pub(super) async fn note(
 impl Postgres {
     /// See [`crate::store::Store::latest_change`].
     pub(super) async fn read_latest(&self) -> Result<Position, StoreError> {
-        let sql = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1 AS latest";
-        let rows = self.ask(QueryBuilder::new(sql)).await?;
-        let latest = rows.first().map(|row| row.try_get("latest")).transpose().map_err(meaning)?;
-        Ok(Position::after(latest.unwrap_or_default()))
-    }
-
-    /// See [`crate::store::Store::is_kept`].
-    pub(super) async fn read_is_kept(&self, position: Position) -> Result<bool, StoreError> {
-        let mut sql = QueryBuilder::new("SELECT position <= ");
-        sql.push_bind(position.commit).push(" AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint > ");
-        sql.push_bind(position.commit).push(" AS kept FROM changes_forgotten");
-        let rows = self.ask(sql).await?;
-        rows.first().map_or(Ok(false), |row| row.try_get("kept")).map_err(meaning)
+        let rows = self.ask(QueryBuilder::new(LATEST)).await?;
+        let row = rows.first().ok_or_else(|| StoreError::Corrupt("no epoch of positions".into()))?;
+        let latest = || Ok(Position::after(row.try_get("epoch")?, row.try_get("latest")?));
+        latest().map_err(meaning)
     }
 
     /// See [`crate::store::Store::changes`].
-    pub(super) async fn read_changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
-        let mut noted = Noted::nothing();
-        for row in self.ask(noted_since(after)).await? {
-            let position = row.try_get("position").map_err(meaning)?;
-            let ids: Vec<Uuid> = row.try_get("ids").map_err(meaning)?;
-            noted.add(position, ids.into_iter().map(DeliveryKey::from_uuid), after);
-        }
-        let ids = noted.ids();
-        let mut deliveries = Vec::with_capacity(ids.len());
-        if !ids.is_empty() {
-            for row in self.ask(of(&ids)).await? {
-                deliveries.push(rows::delivery(&row).map_err(meaning)?);
+    pub(super) async fn read_changes(&self, after: Position) -> Result<Option<ChangePage>, StoreError> {
+        let page = self.page(&self.ask(page_after(after, OLDEST)).await?, after).map_err(meaning)?;
+        match page {
+            // Something waits: it is worth asking whose the oldest transaction is.
+            Some(page) if page.changes.is_empty() && page.held_for >= PATIENT => {
+                self.page(&self.ask(page_after(after, OLDEST_OF_OURS)).await?, after).map_err(meaning)
             }
+            page => Ok(page),
         }
-        Ok(noted.with(deliveries, |delivery| delivery.id.key()))
+    }
+
+    /// See [`crate::store::Store::holder_of_changes`].
+    pub(super) async fn read_holder(&self) -> Result<Option<String>, StoreError> {
+        let rows = self.ask(QueryBuilder::new(HOLDER)).await?;
+        rows.first().map(|row| row.try_get("holder")).transpose().map_err(meaning)
     }
 
     /// See [`crate::store::Store::announce`].
@@ -113,15 +105,117 @@ async fn listening(to: &PgConnectOptions) -> Result<PgListener, sqlx::Error> {
     Ok(listener)
 }
 
-/// Below every transaction that is under way.
-pub(super) fn noted_since(after: Position) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT position, ids FROM changes WHERE position >= ");
-    sql.push_bind(after.commit);
-    sql.push(
-        " AND position < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY position LIMIT ",
+/// The last change below every transaction that is under way. A number that no committed transaction has would be given
+/// again after a crash, and what it then notes would be skipped.
+const LATEST: &str = "
+SELECT epoch, GREATEST(forgotten.position, (
+    SELECT position FROM changes
+    WHERE position < pg_snapshot_xmin(pg_current_snapshot())::text::bigint + shift
+    ORDER BY position DESC LIMIT 1)) AS latest
+FROM change_epoch, changes_forgotten AS forgotten WHERE change_epoch.id = 1 AND forgotten.id = 1";
+
+/// The oldest transaction that is under way in any database of the server.
+const OLDEST: &str = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint";
+
+/// The oldest transaction that may still note something here. Those of other databases of the server have numbers of the
+/// same line; whose a number is, is looked up after the snapshot was taken, so that one which is not found may be ours.
+macro_rules! oldest_of_ours {
+    () => {
+        "(SELECT MIN(id::text::bigint) FROM pg_snapshot_xip(pg_current_snapshot()) AS id
+            WHERE NOT EXISTS (
+                SELECT FROM pg_stat_activity WHERE backend_xid = id::xid
+                AND datid <> (SELECT oid FROM pg_database WHERE datname = current_database()))
+            AND NOT EXISTS (
+                SELECT FROM pg_prepared_xacts WHERE transaction = id::xid AND database <> current_database()))"
+    };
+}
+
+/// Whose transaction that is, as far as this role may see it.
+const HOLDER: &str = concat!(
+    "SELECT COALESCE(
+        (SELECT format('process %s, application %L, state %s, for %s s', pid, application_name,
+            COALESCE(state, 'hidden'), COALESCE(EXTRACT(EPOCH FROM now() - xact_start)::bigint::text, 'an unknown number of'))
+        FROM pg_stat_activity WHERE backend_xid::text::bigint = oldest & 4294967295 LIMIT 1),
+        (SELECT format('prepared transaction %L since %s', gid, prepared)
+        FROM pg_prepared_xacts WHERE transaction::text::bigint = oldest & 4294967295),
+        'unknown') AS holder
+    FROM ",
+    oldest_of_ours!(),
+    " AS ours (oldest) WHERE oldest IS NOT NULL"
+);
+
+/// The number below which no transaction of this database is under way.
+const OLDEST_OF_OURS: &str =
+    concat!("COALESCE(", oldest_of_ours!(), ", pg_snapshot_xmax(pg_current_snapshot())::text::bigint)");
+
+/// Everything about a page in one snapshot: whether all since the position is kept, the changes below the bound, and
+/// their deliveries. The first commit goes on after those of its changes that were seen.
+fn page_after(after: Position, oldest: &'static str) -> QueryBuilder<Db> {
+    let most = i64::try_from(PAGE_CHANGES).unwrap_or(i64::MAX);
+    let mut sql =
+        QueryBuilder::new("WITH bound AS MATERIALIZED (SELECT epoch, forgotten.position AS forgotten, ");
+    sql.push(oldest).push(
+        " + shift AS below FROM change_epoch, changes_forgotten AS forgotten
+            WHERE change_epoch.id = 1 AND forgotten.id = 1)",
     );
-    sql.push_bind(MOST_COMMITS);
+    sql.push(
+        ", noted AS (SELECT position, unnest(rest) AS changed, generate_subscripts(rest, 1) AS nth FROM (",
+    );
+    sql.push("SELECT position, CASE WHEN position = ").push_bind(after.commit).push(" THEN ids[");
+    sql.push_bind(after.seen()).push(" + 1:] ELSE ids END AS rest FROM changes WHERE position >= ");
+    sql.push_bind(after.commit).push(" ORDER BY position LIMIT ").push_bind(most);
+    sql.push(") AS commits ORDER BY position LIMIT ").push_bind(most);
+    sql.push("), kept AS MATERIALIZED (SELECT *, COALESCE(").push_bind(after.commit);
+    sql.push(" BETWEEN forgotten AND CASE WHEN epoch = ").push_bind(after.epoch);
+    sql.push(
+        " THEN GREATEST(forgotten, (SELECT MAX(position) FROM changes)) ELSE (
+            SELECT position FROM change_epochs_ended AS ended WHERE ended.epoch = ",
+    );
+    sql.push_bind(after.epoch).push(") END, FALSE) AS kept, ").push(HELD).push(" AS held FROM bound)");
+    sql.push(", page AS (SELECT epoch, kept, held, position, changed, nth + CASE WHEN position = ");
+    sql.push_bind(after.commit).push(" THEN ").push_bind(after.seen()).push(" ELSE 0 END AS seen, ");
+    sql.push(rows::DELIVERY).push(", ").push(BYTES_BEFORE);
+    sql.push(" AS before FROM kept LEFT JOIN noted ON kept AND position < below LEFT JOIN LATERAL (SELECT ");
+    sql.push(rows::DELIVERY);
+    sql.push(" FROM deliveries WHERE id = changed LIMIT 1) AS delivery ON TRUE)");
+    sql.push(" SELECT * FROM page WHERE COALESCE(before, 0) < ");
+    sql.push_bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX)).push(" ORDER BY position, seen");
     sql
+}
+
+/// For how many seconds the oldest change has waited that can't be read yet.
+const HELD: &str = "COALESCE(EXTRACT(EPOCH FROM clock_timestamp() - (
+    SELECT noted_at FROM changes WHERE position >= below ORDER BY position LIMIT 1)), 0)::float8";
+
+/// The text of the page's deliveries before this one.
+const BYTES_BEFORE: &str = "SUM(octet_length(concat(text_id, carrier, error_code)))
+    OVER (ORDER BY position, nth ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)";
+
+impl Postgres {
+    fn page(&self, rows: &[PgRow], after: Position) -> Result<Option<ChangePage>, sqlx::Error> {
+        let Some(first) = rows.first() else { return Ok(None) };
+        let epoch = first.try_get("epoch")?;
+        if !first.try_get::<bool, _>("kept")? {
+            return Ok(None);
+        }
+        let held_for = Duration::try_from_secs_f64(first.try_get("held")?).unwrap_or_default();
+        let mut page = ChangePage::empty(Position::after(epoch, after.commit), held_for);
+        for row in rows {
+            let Some(commit) = row.try_get("position")? else { break };
+            let seen = rows::value("seen", row, |seen: i32| u32::try_from(seen).ok())?;
+            page.end = Position::within(epoch, commit, seen);
+            // One that was deleted since is nobody's any more.
+            if row.try_get::<Option<Uuid>, _>("id")?.is_some() {
+                let change = read(Table::Deliveries, change(row, page.end), || rows::raw_id(row))?;
+                page.changes.extend(self.left_out.from_all([change]));
+            }
+        }
+        Ok(Some(page))
+    }
+}
+
+fn change(row: &PgRow, position: Position) -> Result<Change, sqlx::Error> {
+    Ok(Change { position, listed_at: rows::time(row, "listed_at")?, delivery: rows::delivery(row)? })
 }
 
 struct Announcement<'a>(&'a str);

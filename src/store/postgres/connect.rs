@@ -149,6 +149,9 @@ impl Postgres {
             let limit = milliseconds(self.options.commit_timeout.mul_f64(IMPATIENCE));
             self.in_time(sqlx::query(TIMEOUTS).bind(limit).execute(&mut connection)).await?;
         }
+        if self.options.changes {
+            self.begin_epoch(&mut connection).await?;
+        }
         Ok(connection)
     }
 

@@ -14,11 +14,18 @@ use crate::store::{
 };
 
 /// Every change to the schema, in order.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "0001_custody",
-    sql: include_str!("../../../migrations/postgres/0001_custody.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "0001_custody",
+        sql: include_str!("../../../migrations/postgres/0001_custody.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "0002_epochs",
+        sql: include_str!("../../../migrations/postgres/0002_epochs.sql"),
+    },
+];
 
 /// Any number, so long as it is always the same.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(5629497583245)";
@@ -50,7 +57,11 @@ impl Postgres {
             attempts += 1;
             let mut connection = self.connect().await?;
             match apply(&mut connection, self.options.migration_lock).await {
-                Ok(applied) => return Ok(applied),
+                Ok(applied) => {
+                    // The next one begins an epoch of positions.
+                    self.writers.close_idle();
+                    return Ok(applied);
+                }
                 // Without the lock, another replica was faster.
                 Err(error) if attempts < ATTEMPTS && was_overtaken(&error) => {}
                 Err(error) => return Err(meaning(error)),

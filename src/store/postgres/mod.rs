@@ -8,6 +8,7 @@ mod changes;
 mod commit;
 mod connect;
 mod doubt;
+mod epoch;
 mod exact;
 mod explain;
 mod forget;
@@ -38,7 +39,7 @@ use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
     Events, Quarantined, Store, StoreError,
-    changes::{Change, Notices, Position},
+    changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
@@ -202,12 +203,12 @@ impl Store for Postgres {
         self.read_latest().await
     }
 
-    async fn is_kept(&self, position: Position) -> Result<bool, StoreError> {
-        self.read_is_kept(position).await
+    async fn changes(&self, after: Position) -> Result<Option<ChangePage>, StoreError> {
+        self.read_changes(after).await
     }
 
-    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
-        self.read_changes(after).await
+    async fn holder_of_changes(&self) -> Result<Option<String>, StoreError> {
+        self.read_holder().await
     }
 
     async fn announce(&self, who: &str) -> Result<(), StoreError> {
@@ -275,9 +276,10 @@ fn is_read_only(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("25006")
 }
 
-/// "cached plan must not change result type": a migration has changed a table since the statement was prepared.
+/// "cached plan must not change result type": a migration has changed a table since the statement was prepared. Or the
+/// server behind pgbouncer is another one.
 fn is_stale(error: &sqlx::Error) -> bool {
-    sqlstate(error).as_deref() == Some("0A000")
+    sqlstate(error).as_deref() == Some("0A000") || epoch::is_over(error)
 }
 
 /// What an error means: data exceptions, violated constraints and too large index rows are the data's fault, and the
@@ -285,6 +287,9 @@ fn is_stale(error: &sqlx::Error) -> bool {
 fn meaning(error: sqlx::Error) -> StoreError {
     const INDEX_ROW_SIZE: &str = "54000";
     match &error {
+        error if epoch::is_over(error) => {
+            StoreError::Unavailable("the server was replaced behind the connection".into())
+        }
         sqlx::Error::Database(answer) => {
             let code = answer.code().unwrap_or_default();
             match code.get(..2) {

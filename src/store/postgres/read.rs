@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Postgres, doubt::is_dead, is_stale, meaning, rows};
 use crate::{
     clock::Timestamp,
-    delivery::{Delivery, DeliveryId, DeliveryKey, Status},
+    delivery::{Delivery, DeliveryId, Status},
     store::{
         Events, Quarantined, StoreError,
         query::{Cursor, ListDeliveries, ListQuarantine, Page, RawDigest, RawId},
@@ -187,13 +187,6 @@ impl Drop for Lent {
 pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT ");
     sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ").push_bind(id.key().uuid());
-    sql
-}
-
-pub(super) fn of(keys: &[DeliveryKey]) -> QueryBuilder<Db> {
-    let ids: Vec<_> = keys.iter().map(|key| key.uuid()).collect();
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id = ANY(").push_bind(ids).push(")");
     sql
 }
 

@@ -179,7 +179,7 @@ fn maybe_time(row: &PgRow, column: &'static str) -> Result<Option<Timestamp>, Er
 }
 
 /// Reads a column and parses it; the error of one that can't be names the column and never its value.
-fn value<'r, C, T>(
+pub(super) fn value<'r, C, T>(
     column: &'static str,
     row: &'r PgRow,
     parse: impl FnOnce(C) -> Option<T>,

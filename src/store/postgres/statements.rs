@@ -5,7 +5,7 @@
 use sqlx::{Postgres as Db, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
-use super::rows;
+use super::{epoch::position, rows};
 use crate::{
     batch::{FoldedEvent, FoldedQuarantine},
     delivery::DeliveryId,
@@ -58,7 +58,9 @@ macro_rules! noted {
             "WITH upserted AS (",
             upsert!($rows),
             ", known.xmax = 0 AS new), noted AS (INSERT INTO changes (position, ids, noted_at)
-            SELECT pg_current_xact_id()::text::bigint, ",
+            SELECT ",
+            position!(),
+            ", ",
             $new,
             ") ",
             $answer

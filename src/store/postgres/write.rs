@@ -43,6 +43,11 @@ impl Slots {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
     }
 
+    /// Leaves all idle connections, so that the next one is new.
+    pub(super) fn close_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Closes all connections, after the transactions that are under way.
     pub(super) async fn close(&self) -> Result<(), sqlx::Error> {
         let _all = self.free.acquire_many(self.count).await;

@@ -14,11 +14,18 @@ use crate::store::{
 };
 
 /// Every change to the schema, in order.
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "0001_custody",
-    sql: include_str!("../../../migrations/sqlite/0001_custody.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "0001_custody",
+        sql: include_str!("../../../migrations/sqlite/0001_custody.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "0002_epochs",
+        sql: include_str!("../../../migrations/sqlite/0002_epochs.sql"),
+    },
+];
 
 const CREATE: &str =
     "CREATE TABLE IF NOT EXISTS migrations (version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL) STRICT";

@@ -34,7 +34,7 @@ pub use backup::backup;
 
 use super::{
     Events, Quarantined, Store, StoreError,
-    changes::{Change, Notices, Position},
+    changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
@@ -162,11 +162,7 @@ impl Store for Sqlite {
         self.read_latest().await
     }
 
-    async fn is_kept(&self, position: Position) -> Result<bool, StoreError> {
-        self.read_is_kept(position).await
-    }
-
-    async fn changes(&self, after: Position) -> Result<Vec<Change>, StoreError> {
+    async fn changes(&self, after: Position) -> Result<Option<ChangePage>, StoreError> {
         self.read_changes(after).await
     }
 

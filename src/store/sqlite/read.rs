@@ -126,17 +126,6 @@ pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
     sql
 }
 
-pub(super) fn of(ids: &[DeliveryId]) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::DELIVERY).push(" FROM deliveries WHERE id IN (");
-    let mut each = sql.separated(", ");
-    for id in ids {
-        each.push_bind(id.as_str().to_owned());
-    }
-    sql.push(")");
-    sql
-}
-
 pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new("SELECT id FROM deliveries WHERE id IN (");
     let mut each = sql.separated(", ");

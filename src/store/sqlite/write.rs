@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Options, Sqlite, checkpoint::Due, connect, trust::Trust};
+use super::{Options, Sqlite, changes::begin_epoch, checkpoint::Due, connect, trust::Trust};
 use crate::store::StoreError;
 
 /// What is done in one transaction. It owns what it needs, since it may go on after its caller has given up.
@@ -33,6 +33,8 @@ pub(super) trait Work: Send + Sync + 'static {
 pub(super) struct Writer {
     /// Taken out for each commit and put back after it went well: with any doubt a new one is opened.
     pub(super) connection: Option<SqliteConnection>,
+    /// Whether the connection has begun an epoch of positions.
+    has_epoch: bool,
     options: Options,
     file: PathBuf,
     trust: Arc<Trust>,
@@ -48,7 +50,14 @@ impl Writer {
         trust: Arc<Trust>,
         due: Due,
     ) -> Self {
-        Self { connection: Some(connection), options: options.clone(), file, trust, due: Some(due) }
+        Self {
+            connection: Some(connection),
+            has_epoch: false,
+            options: options.clone(),
+            file,
+            trust,
+            due: Some(due),
+        }
     }
 
     /// No more checkpoints: their task ends after the one under way.
@@ -71,9 +80,15 @@ impl Writer {
     async fn run<W: Work>(&mut self, work: W) -> Result<W::Done, StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect::writer(&self.options, &self.file, &self.trust).await?,
+            None => {
+                self.has_epoch = false;
+                connect::writer(&self.options, &self.file, &self.trust).await?
+            }
         };
-        let done = transaction(&work, &mut connection).await.map_err(|error| self.trust.judge(error))?;
+        let done = transaction(&work, &mut connection, self.has_epoch)
+            .await
+            .map_err(|error| self.trust.judge(error))?;
+        self.has_epoch = true;
         self.connection = Some(connection);
         if let Some(due) = &mut self.due {
             due.changed(work.pages());
@@ -104,9 +119,16 @@ impl Sqlite {
     }
 }
 
-async fn transaction<W: Work>(work: &W, connection: &mut SqliteConnection) -> Result<W::Done, sqlx::Error> {
+async fn transaction<W: Work>(
+    work: &W,
+    connection: &mut SqliteConnection,
+    has_epoch: bool,
+) -> Result<W::Done, sqlx::Error> {
     // IMMEDIATE, so that it waits for another writer here rather than fails later.
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+    if !has_epoch {
+        begin_epoch(connection).await?;
+    }
     let done = work.run(connection).await?;
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(done)

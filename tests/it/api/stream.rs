@@ -27,6 +27,8 @@ use crate::support::{
 on_each_store! {
     each_change_is_told_as_it_stands,
     only_what_is_followed_is_told,
+    times_mean_the_same_as_in_a_list,
+    a_row_that_cannot_be_read_is_left_out,
     who_comes_back_goes_on_where_it_was,
     ten_thousand_changes_are_each_seen_once_through_twenty_cuts,
     a_slow_reader_is_cut_off_and_a_quick_one_sees_all,
@@ -85,6 +87,62 @@ async fn only_what_is_followed_is_told(database: Database) {
     assert_eq!(failed.delivery().await.unwrap().1["id"], "b");
     assert_eq!(failed.delivery().await.unwrap().1["id"], "f");
     assert_eq!(phone.delivery().await.unwrap().1["id"], "d");
+}
+
+/// A delivery is listed under the time when it was announced, whatever an event says later of its creation.
+async fn times_mean_the_same_as_in_a_list(database: Database) {
+    const LATER: &str = "2026-05-27T00:00:00Z";
+    let receiver = Receiver::start(&database).await;
+    tell(&receiver, "announced", "").await;
+    let (mut from, mut to) = (
+        open(receiver.address(), &format!("?from={LATER}")).await,
+        open(receiver.address(), &format!("?to={LATER}")).await,
+    );
+    // Both are read up to here.
+    from.next().await.unwrap();
+    to.next().await.unwrap();
+    for id in ["announced", "created-before"] {
+        post(&receiver, &event(id, "delivered")).await;
+    }
+    tell(&receiver, "announced-later", "").await;
+    let listed = async |query: String| {
+        let list = receiver.client().get(&format!("/api/v1/deliveries?{query}")).await.json();
+        let ids = list["deliveries"].as_array().unwrap().iter().rev().map(|it| it["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(listed(format!("from={LATER}")).await, ["announced", "announced-later"]);
+    assert_eq!(listed(format!("to={LATER}")).await, ["created-before"]);
+    let told = timeout(PATIENCE, async {
+        let mut told = Vec::new();
+        while told.last() != Some(&json!("announced-later")) {
+            told.push(from.delivery().await.unwrap().1["id"].clone());
+        }
+        (told, to.delivery().await.unwrap().1["id"].clone())
+    });
+    let (told, before) = told.await.unwrap();
+    assert!(told.ends_with(&[json!("announced"), json!("announced-later")]), "{told:?}");
+    assert!(!told.contains(&json!("created-before")), "{told:?}");
+    assert_eq!(before, "created-before");
+}
+
+async fn a_row_that_cannot_be_read_is_left_out(database: Database) {
+    let receiver = Receiver::start(&database).await;
+    let begin = open(receiver.address(), "").await.next().await.unwrap().id;
+    for n in 0..101 {
+        post(&receiver, &event(&format!("e{n}"), "delivered")).await;
+    }
+    let id = if database.is_postgres() { "text_id" } else { "id" };
+    let edit = format!("UPDATE deliveries SET phone = '0981234567' WHERE {id} IN ('e50', 'e100')");
+    database.execute(&edit).await;
+    let mut stream = Stream::open(receiver.address(), "", Some(&begin)).await.unwrap();
+    for n in (0..50).chain(51..100) {
+        assert_eq!(stream.delivery().await.unwrap().1["id"], format!("e{n}"));
+    }
+    receiver
+        .until_metric("nexo_unreadable_rows_total{table=\"deliveries\"} ", |left_out| left_out >= 2.0)
+        .await;
+    post(&receiver, &event("later", "delivered")).await;
+    assert_eq!(stream.delivery().await.unwrap().1["id"], "later");
 }
 
 async fn who_comes_back_goes_on_where_it_was(database: Database) {

@@ -16,6 +16,8 @@ mod idle;
 mod kill;
 mod lost_writes;
 mod proxies;
+mod readers;
+mod restored;
 mod wire;
 
 use nexo_receiver::{cli::rebuild::check, store::Store};

@@ -1,5 +1,6 @@
 //! The suite that every store passes, straight at the trait.
 
+mod changes;
 mod custody;
 mod hours;
 mod lists;

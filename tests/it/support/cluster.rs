@@ -18,7 +18,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tempfile::TempDir;
 
-use super::{database::given, process::free_port, wire::PATIENCE};
+use super::{
+    database::{Direct, given},
+    process::free_port,
+    wire::PATIENCE,
+};
 
 /// How a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,6 +205,56 @@ impl Cluster {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
         }
         connection.close().await
+    }
+
+    /// Begins so many transactions that change nothing, so that the ids of all later ones are higher.
+    pub async fn spend(&self, ids: u32) {
+        let spend = format!(
+            "DO $$ BEGIN FOR id IN 1..{ids} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
+        );
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(spend)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    /// Its database as SQL, as pg_dump writes it.
+    pub fn dump(&self) -> String {
+        let dump = Command::new(self.binaries.join("pg_dump")).arg(self.url("postgres")).output().unwrap();
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        String::from_utf8(dump.stdout).unwrap()
+    }
+
+    /// Fills its database, which is empty, with a dump.
+    pub fn restore(&self, dump: &str) {
+        let file = self.folder.path().join("dump.sql");
+        fs::write(&file, dump).unwrap();
+        let mut psql = Command::new(self.binaries.join("psql"));
+        run(psql
+            .args(["--quiet", "--set=ON_ERROR_STOP=1", "--output=/dev/null", "--file"])
+            .arg(&file)
+            .arg(self.url("postgres")));
+    }
+
+    /// A copy of its files, between two lives of it.
+    pub fn copy(&self) -> TempDir {
+        let copy = tempfile::Builder::new().prefix("nexo-receiver-copy").tempdir_in("/tmp").unwrap();
+        run(self.command("pg_ctl").args(["stop", "--mode=fast", "--wait"]));
+        run(Command::new("cp").arg("-a").arg(&self.data).arg(copy.path().join("data")));
+        self.boot();
+        copy
+    }
+
+    /// Puts a copy in place of its files.
+    pub fn put_back(&self, copy: &TempDir) {
+        run(self.command("pg_ctl").args(["stop", "--mode=fast", "--wait"]));
+        fs::remove_dir_all(&self.data).unwrap();
+        run(Command::new("cp").arg("-a").arg(copy.path().join("data")).arg(&self.data));
+        self.boot();
+    }
+
+    /// A connection to one of its databases.
+    pub async fn connect(&self, database: &str) -> Direct {
+        Direct::Postgres(PgConnection::connect(&self.url(database)).await.unwrap())
     }
 
     /// One whole number.
