@@ -15,10 +15,11 @@ use nexo_receiver::{
     event::Arrival,
     feed::{self, Feed},
     logs::Events as LogEvents,
+    metrics::Metrics,
     news::{self, News},
     store::{
         Events, Quarantined, Store, StoreError,
-        changes::{Change, Notices, Position},
+        changes::{ChangePage, Notices, Position},
         hours::Due,
         polls::{Turn, Turned},
         query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
@@ -66,7 +67,7 @@ async fn in_time(what: &str, condition: impl Fn() -> bool) {
 async fn every_background_task_starts_again_after_a_panic() {
     let store = Arc::<Panicking>::default();
     let (news, waiters) = (News::new(), Waiters::new());
-    let feed = Feed::new(store.clone(), Arc::clone(&news));
+    let feed = Feed::new(store.clone(), Arc::clone(&news), Arc::new(Metrics::new()));
     let _waiter = waiters.begin(DeliveryId::parse("a".to_owned()).unwrap());
     let parts = || (store.clone(), Arc::clone(&news), Arc::clone(&waiters), Arc::clone(&feed));
     type Told = watch::Receiver<()>;
@@ -164,10 +165,7 @@ impl Store for Panicking {
     async fn latest_change(&self) -> Result<Position, StoreError> {
         self.call("latest_change")
     }
-    async fn is_kept(&self, _: Position) -> Result<bool, StoreError> {
-        self.call("is_kept")
-    }
-    async fn changes(&self, _: Position) -> Result<Vec<Change>, StoreError> {
+    async fn changes(&self, _: Position) -> Result<Option<ChangePage>, StoreError> {
         self.call("changes")
     }
     async fn announce(&self, _: &str) -> Result<(), StoreError> {
