@@ -34,12 +34,11 @@ on_each_store! {
 const COMMITS: usize = 6;
 const EACH: usize = 60;
 
-/// Commits of several deliveries each, whose carriers have so many bytes.
-async fn fill(store: &dyn Store, carrier: usize) {
-    let carrier = "c".repeat(carrier);
+/// Commits of several deliveries each.
+async fn fill(store: &dyn Store) {
     for commit in 0..COMMITS {
         let ids: Vec<_> = (0..EACH).map(|n| format!("{commit}-{n:03}")).collect();
-        let told = |id: &String| Told { id, carrier: &carrier, ..DELIVERED }.received(0);
+        let told = |id: &String| Told { id, ..DELIVERED }.received(0);
         keep(store, ids.iter().map(told).collect()).await;
     }
 }
@@ -66,7 +65,7 @@ async fn pages(store: &dyn Store, mut at: Position) -> Vec<ChangePage> {
 async fn a_page_ends_at_its_bounds_and_the_next_goes_on_there(database: Database) {
     let store = database.open().await;
     let begin = store.latest_change().await.unwrap();
-    fill(&*store, 10).await;
+    fill(&*store).await;
     let pages = pages(&*store, begin).await;
     let sizes: Vec<_> = pages.iter().map(|page| page.changes.len()).collect();
     assert!(sizes.iter().all(|size| *size <= PAGE_CHANGES), "{sizes:?}");
@@ -79,10 +78,13 @@ async fn a_page_ends_at_its_bounds_and_the_next_goes_on_there(database: Database
     assert_eq!(ids.len(), COMMITS * EACH);
 }
 
+/// Earlier releases kept texts as long as a webhook's body.
 async fn a_page_of_long_texts_ends_early(database: Database) {
     let store = database.open().await;
     let begin = store.latest_change().await.unwrap();
-    fill(&*store, PAGE_BYTES / 4).await;
+    fill(&*store).await;
+    let carrier = "c".repeat(PAGE_BYTES / 4);
+    database.execute(&format!("UPDATE deliveries SET carrier = '{carrier}'")).await;
     let sizes: Vec<_> = pages(&*store, begin).await.iter().map(|page| page.changes.len()).collect();
     assert!(sizes.iter().all(|size| *size <= 4), "{sizes:?}");
 }
@@ -90,7 +92,7 @@ async fn a_page_of_long_texts_ends_early(database: Database) {
 /// One who is behind, and was told the first changes.
 async fn behind(store: &Arc<dyn Store>) -> (Arc<Feed>, Follower) {
     let begin = store.latest_change().await.unwrap();
-    fill(&**store, 10).await;
+    fill(&**store).await;
     pages(&**store, begin).await;
     let feed = Feed::new(Arc::clone(store), News::new(), Arc::new(Metrics::new()));
     let mut follower = feed.follow(Some(begin)).await.unwrap().expect("it is kept");
