@@ -45,11 +45,20 @@ impl DeliveryKey {
 pub struct InvalidDeliveryId;
 
 impl DeliveryId {
-    /// Parses an id: 1 to 255 bytes, without U+0000.
+    /// Parses an id: 1 to 255 bytes, without U+0000. A UUID as UUIDs are written (RFC 9562) is one and the same in any
+    /// case, and kept in lower case; any other text is kept as it is.
     ///
     /// # Errors
     /// [`InvalidDeliveryId`] for anything else.
-    pub fn parse(text: String) -> Result<Self, InvalidDeliveryId> {
+    pub fn parse(mut text: String) -> Result<Self, InvalidDeliveryId> {
+        // No other way to write one is as long.
+        const WRITTEN: usize = 36;
+        if text.len() == WRITTEN
+            && text.bytes().any(|byte| byte.is_ascii_uppercase())
+            && Uuid::try_parse(&text).is_ok()
+        {
+            text.make_ascii_lowercase();
+        }
         if (1..=LONGEST_TEXT).contains(&text.len()) && !text.contains('\0') {
             Ok(Self(text))
         } else {

@@ -117,8 +117,11 @@ fn each_id_has_a_key_of_its_own() {
     let uuid = "8f2e1c4d-6a1b-4a0e-9c55-0d6f4b1a2c3e";
     let id = |text: &str| DeliveryId::parse(text.into()).unwrap();
     assert_eq!(id(uuid).key().uuid().to_string(), uuid);
+    assert_eq!(id(&uuid.to_uppercase()), id(uuid));
+    assert_eq!(id("ABC").as_str(), "ABC");
     // Other ways to write it are other ids, as texts are.
-    let others = [&uuid.to_uppercase(), &uuid.replace('-', ""), &format!("{{{uuid}}}"), "a", "b"];
+    let others =
+        [&uuid.replace('-', "").to_uppercase(), &uuid.replace('-', ""), &format!("{{{uuid}}}"), "a", "b"];
     let mut keys: Vec<_> = others.iter().map(|other| id(other).key()).chain([id(uuid).key()]).collect();
     assert!(others.iter().all(|other| id(other).as_uuid().is_none()));
     keys.sort_unstable();

@@ -85,7 +85,7 @@ impl Arrival {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     /// The provider's word for what happened, `otp.delivered` or `otp.failed` so far; new ones may come. `watch` for what
-    /// a caller told.
+    /// a caller told. Empty where a webhook has no `type`, or an empty one.
     pub kind: String,
     /// The state it tells of its OTP.
     pub told: Delivery,
@@ -97,7 +97,7 @@ pub enum NotUnderstood {
     /// Not a JSON object in UTF-8, or one that names a field twice.
     #[error("not a JSON object: {0}")]
     NotJson(String),
-    /// A field that every event has is missing or null.
+    /// The id or the status is missing or null.
     #[error("`{0}` is missing")]
     MissingField(&'static str),
     /// A field holds what it can't.
@@ -159,15 +159,15 @@ struct Fields<'a> {
 }
 
 impl Event {
-    /// Parses a webhook's body. `error_code`, `created_at` and `completed_at` may be null or missing; all else must be
-    /// there.
+    /// Parses a webhook's body. Only the id and the status are needed; all else may be null or missing.
     fn parse(verified: &Verified, received_at: Timestamp) -> Result<Self, NotUnderstood> {
         let fields = fields(verified.body())?;
         if text("id", fields.id)? == TEST_PING_ID {
             return Err(NotUnderstood::TestPing);
         }
         let told = delivery(&fields, Source::Webhook, verified.digest(), received_at)?;
-        Ok(Self { kind: label("type", fields.r#type)?, told })
+        let kind = optional("type", fields.r#type)?.unwrap_or_default();
+        Ok(Self { kind, told })
     }
 }
 
@@ -184,11 +184,11 @@ fn delivery(
     let completed_at = time("completed_at", fields.completed_at)?;
     Ok(Delivery {
         id,
-        phone: Some(phone(fields.phone)?),
-        carrier: Some(label("carrier", fields.carrier)?),
+        phone: fields.phone.map(|raw| phone(Some(raw))).transpose()?,
+        carrier: optional("carrier", fields.carrier)?,
         status,
-        cost: Some(cost(fields.cost)?),
-        error_code: fields.error_code.map(|raw| label("error_code", Some(raw))).transpose()?,
+        cost: fields.cost.map(|raw| cost(Some(raw))).transpose()?,
+        error_code: optional("error_code", fields.error_code)?,
         created_at: time("created_at", fields.created_at)?,
         completed_at,
         received_at,
@@ -245,6 +245,10 @@ pub(crate) fn label(field: &'static str, raw: Option<&RawValue>) -> Result<Strin
         return Err(ill_typed(field, "a text with U+0000"));
     }
     Ok(text.into_owned())
+}
+
+fn optional(field: &'static str, raw: Option<&RawValue>) -> Result<Option<String>, NotUnderstood> {
+    raw.map(|raw| label(field, Some(raw))).transpose()
 }
 
 pub(crate) fn phone(raw: Option<&RawValue>) -> Result<Phone, NotUnderstood> {

@@ -74,7 +74,7 @@ pub(crate) struct ShownDeliveries {
 #[derive(Serialize)]
 struct ShownEvent {
     received_at: Timestamp,
-    r#type: String,
+    r#type: Option<String>,
     status: Status,
     source: Source,
     #[serde(flatten)]
@@ -86,7 +86,7 @@ impl From<Evidence> for ShownEvent {
     fn from(it: Evidence) -> Self {
         Self {
             received_at: it.received_at,
-            r#type: it.kind,
+            r#type: Some(it.kind).filter(|kind| !kind.is_empty()),
             status: it.status,
             source: it.source,
             bytes: ShownBytes(it.proof),

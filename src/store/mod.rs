@@ -225,7 +225,7 @@ impl IntoIterator for Events {
 pub struct Evidence {
     /// The exact bytes, and their signature if they have one.
     pub proof: Proof,
-    /// The provider's word for what happened; `watch` for what a caller told.
+    /// The provider's word for what happened; `watch` for what a caller told; empty where it has none.
     pub kind: String,
     /// The status that it told.
     pub status: Status,

@@ -8,6 +8,7 @@ mod quarantine;
 mod stats;
 mod stream;
 mod unreadable;
+mod values;
 mod waiting;
 mod watch;
 
