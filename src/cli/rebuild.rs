@@ -18,6 +18,7 @@ use crate::{
     store::{
         Evidence, Store, StoreError, open,
         query::{ListDeliveries, PageSize},
+        unreadable::UnreadableRow,
     },
     watch,
 };
@@ -54,6 +55,8 @@ pub struct Checked {
     pub events: u64,
     /// Those whose state is not what their evidence says, and in which fields.
     pub differing: BTreeMap<DeliveryId, Vec<&'static str>>,
+    /// Rows that cannot be read.
+    pub unreadable: Vec<UnreadableRow>,
 }
 
 impl fmt::Display for Checked {
@@ -61,11 +64,18 @@ impl fmt::Display for Checked {
         for (id, fields) in &self.differing {
             writeln!(f, "{}  differs in {}", id.as_str().escape_debug(), fields.join(", "))?;
         }
-        let Self { deliveries, events, differing } = self;
+        let Self { deliveries, events, differing, unreadable } = self;
+        for row in unreadable {
+            writeln!(f, "{row}")?;
+        }
         write!(f, "looked at {deliveries} deliveries and {events} events: ")?;
         match differing.len() {
-            0 => f.write_str("each state is what its evidence says"),
-            some => write!(f, "{some} states are not what their evidence says"),
+            0 => f.write_str("each state is what its evidence says")?,
+            some => write!(f, "{some} states are not what their evidence says")?,
+        }
+        match unreadable.len() {
+            0 => Ok(()),
+            some => write!(f, ", {some} rows cannot be read"),
         }
     }
 }
@@ -86,43 +96,76 @@ pub async fn check(
     loop {
         let page = store.deliveries(&question).await?;
         let next = page.after()?;
+        checked.unreadable.extend(page.unreadable);
         let looks = page.entries.into_iter().map(|delivery| look(store, delivery));
         let mut found = stream::iter(looks).buffer_unordered(AT_ONCE);
-        while let Some((id, events, fields)) = found.try_next().await? {
+        while let Some(look) = found.try_next().await? {
             checked.deliveries += 1;
-            checked.events += events;
-            if !fields.is_empty() {
-                checked.differing.insert(id, fields);
+            checked.events += look.events;
+            checked.unreadable.extend(look.unreadable);
+            if !look.fields.is_empty() {
+                checked.differing.insert(look.id, look.fields);
             }
             looked();
         }
-        let Some(next) = next else { return Ok(checked) };
+        let Some(next) = next else { break };
         question.after = Some(next);
+    }
+    if from.is_none() || to.is_none() {
+        checked.unreadable.extend(store.unlisted().await?);
+    }
+    Ok(checked)
+}
+
+impl Checked {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.differing.is_empty() && self.unreadable.is_empty()
     }
 }
 
-/// How many events a delivery has, and the fields in which it is not what they say.
-async fn look(
-    store: &dyn Store,
-    mut delivery: Delivery,
-) -> Result<(DeliveryId, u64, Vec<&'static str>), StoreError> {
-    let id = delivery.id.clone();
-    let (mut events, mut fields) = (0, Vec::new());
+/// What a look at one delivery has found.
+struct Look {
+    id: DeliveryId,
+    /// How many events it has that can be read.
+    events: u64,
+    unreadable: Vec<UnreadableRow>,
+    /// The fields in which it is not what its events say, if all of them can be read.
+    fields: Vec<&'static str>,
+}
+
+/// Holds a delivery against its events.
+async fn look(store: &dyn Store, mut delivery: Delivery) -> Result<Look, StoreError> {
+    let mut look = Look { id: delivery.id.clone(), events: 0, unreadable: Vec::new(), fields: Vec::new() };
     for _ in 0..LOOKS {
-        let evidence = store.events(&id).await?;
-        events = evidence.len() as u64;
-        let told = evidence.into_iter().filter_map(|evidence| read_again(&id, evidence));
-        fields = match told.reduce(Delivery::merge) {
+        let evidence = store.events(&look.id).await?;
+        look.events = evidence.len() as u64;
+        if !evidence.unreadable.is_empty() {
+            look.unreadable = evidence.unreadable;
+            look.fields = Vec::new();
+            break;
+        }
+        let told = evidence.into_iter().filter_map(|evidence| read_again(&look.id, evidence));
+        look.fields = match told.reduce(Delivery::merge) {
             None => vec!["evidence"],
             Some(merged) => differing(&delivery, &merged),
         };
-        if fields.is_empty() {
+        if look.fields.is_empty() {
             break;
         }
         // It may have changed since it was read.
-        delivery = store.delivery(&id).await?.unwrap_or(delivery);
+        delivery = match store.delivery(&look.id).await {
+            Ok(found) => found.unwrap_or(delivery),
+            Err(StoreError::Unreadable(row)) => {
+                look.unreadable.push(row);
+                look.fields = Vec::new();
+                break;
+            }
+            Err(error) => return Err(error),
+        };
     }
-    Ok((id, events, fields))
+    Ok(look)
 }
 
 /// The state that an event tells; `None` for bytes that this version does not understand.
@@ -178,5 +221,5 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     store.close().await;
     let checked = checked?;
     let text = format!("{checked}\n");
-    Ok(if checked.differing.is_empty() { Answer::good(text) } else { Answer::bad(text) })
+    Ok(if checked.is_good() { Answer::good(text) } else { Answer::bad(text) })
 }

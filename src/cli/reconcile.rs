@@ -39,13 +39,13 @@ pub(super) async fn run(args: &Args, settings: &Settings) -> anyhow::Result<Answ
     store.close().await;
     let reconciled = reconciled?;
     let text = shown(&reconciled);
-    let Reconciled { differences, unknown, unread, .. } = &reconciled;
-    let good = differences.is_empty() && unknown.is_empty() && unread.is_empty();
+    let Reconciled { differences, unknown, unread, unreadable, .. } = &reconciled;
+    let good = differences.is_empty() && unknown.is_empty() && unread.is_empty() && unreadable.is_empty();
     Ok(if good { Answer::good(text) } else { Answer::bad(text) })
 }
 
 fn shown(reconciled: &Reconciled) -> String {
-    let Reconciled { asked, differences, unknown, unread, told_cost, charged_cost } = reconciled;
+    let Reconciled { asked, differences, unknown, unread, unreadable, told_cost, charged_cost } = reconciled;
     let mut text = String::new();
     for Difference { known, told } in differences {
         let _ = write!(text, "{}", known.id.as_str().escape_debug());
@@ -65,6 +65,9 @@ fn shown(reconciled: &Reconciled) -> String {
     }
     for id in unknown {
         let _ = writeln!(text, "{}  the provider does not know it", id.as_str().escape_debug());
+    }
+    for row in unreadable {
+        let _ = writeln!(text, "{row}: it was not asked for");
     }
     for (id, problem) in unread {
         let _ =

@@ -9,6 +9,7 @@ use crate::{
     store::{
         Quarantined, Store, StoreError, open,
         query::{ListQuarantine, PageSize},
+        unreadable::UnreadableRow,
     },
 };
 
@@ -22,10 +23,15 @@ pub struct Reprocessed {
     pub released: u64,
     /// Those that stay, by [`crate::event::NotUnderstood::code`].
     pub stay: BTreeMap<&'static str, u64>,
+    /// Rows that cannot be read, which stay too.
+    pub unreadable: Vec<UnreadableRow>,
 }
 
 impl fmt::Display for Reprocessed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.unreadable {
+            writeln!(f, "{row}")?;
+        }
         let stay: u64 = self.stay.values().sum();
         let looked_at = self.released + stay;
         write!(f, "looked at {looked_at} in quarantine: {} released as events, {stay} stay", self.released)?;
@@ -50,6 +56,7 @@ pub async fn reprocess(store: &dyn Store) -> Result<Reprocessed, StoreError> {
     loop {
         let page = store.quarantine(&question).await?;
         let next = page.after()?;
+        reprocessed.unreadable.extend(page.unreadable);
         let mut understood = Vec::new();
         for quarantined in page.entries {
             let arrival = read_again(quarantined);

@@ -1,6 +1,6 @@
 //! `GET /stats`: counts, rates, times and cost over a range.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
 use serde::{Serialize, Serializer};
@@ -8,8 +8,7 @@ use serde::{Serialize, Serializer};
 use super::{answer::Answer, parameters, refusal::Refusal};
 use crate::{
     clock::Timestamp,
-    delivery::GIVEN_UP_HOURS,
-    money::Money,
+    money::Sum,
     store::{
         Store,
         query::{Figures, Group, GroupBy, Percentiles, Stats, StatsQuestion},
@@ -43,35 +42,28 @@ struct ShownFigures {
     delivery_rate: Option<f64>,
     #[serde(serialize_with = "seconds")]
     seconds: Option<Percentiles>,
-    cost: Money,
+    cost: Sum,
 }
 
 impl ShownStats {
-    /// `given_up` is of those that are too old to be asked for: what of them is still `sent` is stale.
-    fn new(question: &StatsQuestion, stats: Stats, given_up: Stats) -> Self {
-        let mut stale: BTreeMap<_, _> =
-            given_up.groups.into_iter().map(|group| (group.key, group.figures.sent)).collect();
-        let group = |it: Group| ShownGroup {
-            figures: ShownFigures::new(it.figures, stale.remove(&it.key).unwrap_or_default()),
-            key: it.key,
-        };
+    fn new(question: &StatsQuestion, stats: Stats) -> Self {
+        let group = |it: Group| ShownGroup { figures: it.figures.into(), key: it.key };
         Self {
             from: question.from,
             to: question.to,
             by: question.by.map(GroupBy::as_str),
-            total: ShownFigures::new(stats.total, given_up.total.sent),
+            total: stats.total.into(),
             groups: stats.groups.into_iter().map(group).collect(),
         }
     }
 }
 
-impl ShownFigures {
-    fn new(it: Figures, stale: u64) -> Self {
+impl From<Figures> for ShownFigures {
+    fn from(it: Figures) -> Self {
         Self {
             total: it.sent + it.delivered + it.failed,
             sent: it.sent,
-            // Asked for a moment later, when some of them may be settled, or more of them be old.
-            stale: stale.min(it.sent),
+            stale: it.stale,
             delivered: it.delivered,
             failed: it.failed,
             delivery_rate: rate(it.delivered, it.failed),
@@ -106,12 +98,9 @@ pub(crate) async fn stats(
     State(store): State<Arc<dyn Store>>,
     RawQuery(query): RawQuery,
 ) -> Result<Answer<ShownStats>, Refusal> {
-    let now = Timestamp::now();
-    let question = parameters::stats(query.as_deref(), now)?;
+    let question = parameters::stats(query.as_deref(), Timestamp::now())?;
     let stats = store.stats(&question).await?;
-    let old = StatsQuestion { to: question.to.min(now.hours_before(GIVEN_UP_HOURS)), ..question };
-    let given_up = if old.from < old.to { store.stats(&old).await? } else { Stats::default() };
-    Ok(Answer::new(ShownStats::new(&question, stats, given_up)))
+    Ok(Answer::new(ShownStats::new(&question, stats)))
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use crate::{
     batch::Batch,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
-    money::Money,
+    money::{Money, Sum},
     provider::{CallError, Provider, Refusal},
     store::{
         Store, StoreError,
         query::{ListDeliveries, PageSize},
+        unreadable::UnreadableRow,
     },
 };
 
@@ -53,10 +54,12 @@ pub struct Reconciled {
     pub unknown: Vec<DeliveryId>,
     /// Those whose answer could not be read, and why.
     pub unread: Vec<(DeliveryId, InvalidAnswer)>,
+    /// Those that were not asked for, since their rows cannot be read.
+    pub unreadable: Vec<UnreadableRow>,
     /// What all together cost by what was known.
-    pub told_cost: Money,
+    pub told_cost: Sum,
     /// What they cost by what the provider says now.
-    pub charged_cost: Money,
+    pub charged_cost: Sum,
 }
 
 /// Why a range was not reconciled to its end.
@@ -68,8 +71,8 @@ pub enum RangeError {
     /// The provider.
     #[error(transparent)]
     Provider(#[from] CallError),
-    /// A sum that has no exact decimal.
-    #[error("costs whose sum needs more than 28 digits")]
+    /// Costs beyond all reason.
+    #[error("costs that are more than a sum can hold")]
     Sum,
 }
 
@@ -93,6 +96,7 @@ pub async fn reconcile(
     loop {
         let page = store.deliveries(&question).await?;
         let next = page.after()?;
+        reconciled.unreadable.extend(page.unreadable);
         for known in page.entries {
             pace.tick().await;
             reconciled.ask(store, provider, known).await?;
@@ -127,7 +131,7 @@ impl Reconciled {
             }
         };
         let told = arrival.event().expect("an answer that is understood is an event").told.clone();
-        let sum = |sum: Money, cost: Option<Money>| sum.plus_times(cost.unwrap_or(Money::ZERO), 1);
+        let sum = |sum: Sum, cost: Option<Money>| sum.plus_times(cost.unwrap_or(Money::ZERO), 1);
         self.told_cost = sum(self.told_cost, known.cost).ok_or(RangeError::Sum)?;
         self.charged_cost = sum(self.charged_cost, told.cost).ok_or(RangeError::Sum)?;
         if differ(&known, &told) {
@@ -138,11 +142,11 @@ impl Reconciled {
     }
 }
 
-/// Whether the provider says something else, apart from when.
+/// Whether the provider says something else, apart from when. What it says nothing of is no difference.
 fn differ(known: &Delivery, told: &Delivery) -> bool {
     known.status != told.status
-        || known.cost != told.cost
+        || (told.cost.is_some() && known.cost != told.cost)
         || known.error_code != told.error_code
-        || known.carrier != told.carrier
-        || known.phone != told.phone
+        || (told.carrier.is_some() && known.carrier != told.carrier)
+        || (told.phone.is_some() && known.phone != told.phone)
 }

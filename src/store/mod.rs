@@ -77,6 +77,11 @@ pub trait Store: Send + Sync + 'static {
     /// A page of deliveries, newest first by [`Delivery::listed_at`].
     async fn deliveries(&self, question: &ListDeliveries) -> Result<Page<Delivery>, StoreError>;
 
+    /// Deliveries that stand in no list because the time they are listed at is none; the first five hundred.
+    async fn unlisted(&self) -> Result<Vec<UnreadableRow>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Each event of one delivery, oldest first; empty for an unknown id.
     async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError>;
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     delivery::{DeliveryId, LONGEST_TEXT, Status},
-    money::Money,
+    money::Sum,
     phone::Phone,
 };
 
@@ -319,12 +319,14 @@ pub struct Group {
 pub struct Figures {
     /// Still `sent`.
     pub sent: u64,
+    /// Those of them that were sent so long ago that they are given up.
+    pub stale: u64,
     /// `delivered`.
     pub delivered: u64,
     /// `failed`.
     pub failed: u64,
     /// What they cost together.
-    pub cost: Money,
+    pub cost: Sum,
     /// Seconds from `created_at` to `completed_at` of those that are terminal and have both; `None` for none.
     pub seconds: Option<Percentiles>,
 }

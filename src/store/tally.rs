@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    StoreError,
-    query::{Figures, Group, Percentiles, Stats},
+use super::query::{Figures, Group, Percentiles, Stats};
+use crate::{
+    delivery::Status,
+    money::{Money, Sum},
 };
-use crate::{delivery::Status, money::Money};
 
 /// Deliveries that are alike in what they are counted by.
 pub(super) struct Counted {
@@ -18,6 +18,8 @@ pub(super) struct Counted {
     pub(super) key: Option<String>,
     /// Where they stand.
     pub(super) status: Status,
+    /// Whether they are still `sent`, and given up.
+    pub(super) stale: bool,
     /// What each of them cost.
     pub(super) cost: Money,
     /// How long they took; `None` for those still under way, or without one of the two times.
@@ -49,16 +51,19 @@ struct Part {
 }
 
 impl Tally {
-    /// Adds deliveries.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] when the costs' sum can't be kept exactly.
-    pub(super) fn add(&mut self, counted: &Counted) -> Result<(), StoreError> {
-        self.total.add(counted)?;
+    /// Adds deliveries; leaves them out, and answers false, when their costs are more than a sum can hold.
+    #[must_use]
+    pub(super) fn add(&mut self, counted: &Counted) -> bool {
+        let Counted { cost, count, .. } = *counted;
+        let group = self.groups.get(&counted.key).map_or_else(Sum::default, |group| group.figures.cost);
+        let plus = |sum: Sum| sum.plus_times(cost, count);
+        let (Some(total), Some(group)) = (plus(self.total.figures.cost), plus(group)) else { return false };
+        self.total.add(counted, total);
         match self.groups.get_mut(&counted.key) {
-            Some(part) => part.add(counted),
-            None => self.groups.entry(counted.key.clone()).or_default().add(counted),
+            Some(part) => part.add(counted, group),
+            None => self.groups.entry(counted.key.clone()).or_default().add(counted, group),
         }
+        true
     }
 
     /// The figures; those of groups if they are wanted.
@@ -70,22 +75,21 @@ impl Tally {
 }
 
 impl Part {
-    fn add(&mut self, counted: &Counted) -> Result<(), StoreError> {
+    fn add(&mut self, counted: &Counted, cost: Sum) {
         let figures = &mut self.figures;
         *match counted.status {
             Status::Sent => &mut figures.sent,
             Status::Delivered => &mut figures.delivered,
             Status::Failed => &mut figures.failed,
         } += counted.count;
-        figures.cost = figures
-            .cost
-            .plus_times(counted.cost, counted.count)
-            .ok_or_else(|| StoreError::Corrupt("costs whose sum needs more than 28 digits".into()))?;
+        if counted.stale {
+            figures.stale += counted.count;
+        }
+        figures.cost = cost;
         if let Some(Second { second, longest }) = counted.took {
             let known = self.seconds.entry(second).or_insert((0, longest));
             *known = (known.0 + counted.count, known.1.max(longest));
         }
-        Ok(())
     }
 
     fn figures(self) -> Figures {
@@ -138,7 +142,8 @@ mod tests {
             for (key, longest) in &durations {
                 let took = Some(Second { second: longest.div_euclid(1_000_000), longest: *longest });
                 let key = Some(key.to_string());
-                tally.add(&Counted { key, status: Status::Failed, cost: Money::ZERO, took, count: 1 }).unwrap();
+                let stale = false;
+                assert!(tally.add(&Counted { key, status: Status::Failed, stale, cost: Money::ZERO, took, count: 1 }));
             }
             let stats = tally.stats(true);
             let expect = |wanted: Option<&String>| {

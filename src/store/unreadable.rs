@@ -122,7 +122,7 @@ pub(super) struct LeftOut {
 
 impl LeftOut {
     /// The rows that could be read; all others are counted and named.
-    pub(super) fn readable_of<T>(&self, rows: impl IntoIterator<Item = Read<T>>) -> Vec<T> {
+    pub(super) fn readable<T>(&self, rows: impl IntoIterator<Item = Read<T>>) -> Vec<T> {
         rows.into_iter().filter_map(|row| row.map_err(|unreadable| self.note(&unreadable)).ok()).collect()
     }
 
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn rows_are_counted_by_table() {
         let left_out = LeftOut::default();
-        assert_eq!(left_out.readable_of([Ok(1), Err(row(2)), Ok(3), Err(row(2))]), [1, 3]);
+        assert_eq!(left_out.readable([Ok(1), Err(row(2)), Ok(3), Err(row(2))]), [1, 3]);
         assert_eq!(Table::ALL.map(|table| left_out.of(table)), [2, 0, 0, 0, 0]);
     }
 

@@ -15,10 +15,11 @@ on_each_store! {
     each_state_is_what_its_evidence_says,
     a_state_that_its_evidence_does_not_say_is_found,
     it_is_right_while_events_arrive,
+    each_unreadable_row_is_named_and_the_others_are_looked_at,
 }
 
 /// What the command prints, and its exit code.
-fn rebuild(database: &Database) -> (Option<i32>, String) {
+pub fn rebuild(database: &Database) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
         .args(["rebuild", "--check"])
         .env_clear()
@@ -85,4 +86,42 @@ async fn it_is_right_while_events_arrive(database: Database) {
     }
     sending.await.unwrap();
     receiver.stop().await;
+}
+
+async fn each_unreadable_row_is_named_and_the_others_are_looked_at(database: Database) {
+    filled(&database).await.stop().await;
+    let (short, endless) =
+        if database.is_postgres() { ("'\\x00'", "'infinity'") } else { ("x'00'", "9223372036854775807") };
+    let id = |id: &str| match database.is_postgres() {
+        true => format!("text_id = '{id}'"),
+        false => format!("id = '{id}'"),
+    };
+    let sql = [
+        format!("UPDATE deliveries SET phone = '0981234567' WHERE {}", id("e1")),
+        format!("UPDATE deliveries SET standing = {short} WHERE {}", id("e2")),
+        format!("UPDATE deliveries SET listed_at = {endless} WHERE {}", id("e3")),
+        format!("UPDATE deliveries SET signature = {short} WHERE {}", id("e4")),
+        format!(
+            "UPDATE older_events SET received_at = {endless} WHERE body IN (SELECT body FROM older_events
+            WHERE delivery_id = (SELECT id FROM deliveries WHERE {}) ORDER BY body LIMIT 1)",
+            id("e5")
+        ),
+    ];
+    for sql in sql {
+        database.execute(&sql).await;
+    }
+    let (code, said) = rebuild(&database);
+    assert_eq!(code, Some(1), "{said}");
+    for (name, column) in [
+        ("`e1`", "phone"),
+        ("`e2`", "standing"),
+        ("`e3`", "listed_at"),
+        ("`e4 ", "signature"),
+        ("`e5 ", "received_at"),
+    ] {
+        let named = |line: &str| line.contains(name) && line.contains(column);
+        assert!(said.lines().any(named), "{name}: {said}");
+    }
+    assert!(said.contains("looked at 63 deliveries"), "{said}");
+    assert!(said.contains("cannot be read") && !said.contains("0981234567"), "{said}");
 }

@@ -207,7 +207,7 @@ impl Postgres {
             // One that was deleted since is nobody's any more.
             if row.try_get::<Option<Uuid>, _>("id")?.is_some() {
                 let change = read(Table::Deliveries, change(row, page.end), || rows::raw_id(row))?;
-                page.changes.extend(self.left_out.from_all([change]));
+                page.changes.extend(self.left_out.readable([change]));
             }
         }
         Ok(Some(page))

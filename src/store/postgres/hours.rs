@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Postgres, meaning, rows,
-    stats::{COUNTED, OF_ANY_STATUS},
+    stats::{COUNTED, OF_ANY_STATUS, SECOND},
 };
 use crate::{
     clock::Timestamp,
@@ -139,7 +139,7 @@ fn keep() -> String {
     format!(
         "INSERT INTO hour_counts (hour, part, carrier, status, error_code, cost, second, longest, count)
         SELECT $1, row_number() OVER (), alike.* FROM (
-            SELECT carrier, status, error_code, cost, {COUNTED} {OF_ANY_STATUS}
+            SELECT carrier, status, error_code, cost, {SECOND}, {COUNTED} {OF_ANY_STATUS}
             AND listed_at >= $1 AND listed_at < $1 + interval '1 hour' GROUP BY 1, 2, 3, 4, 5) AS alike
         ON CONFLICT (hour, part) DO NOTHING"
     )

@@ -116,7 +116,7 @@ impl Postgres {
         let found = self.ask(settled_among(ids)).await?;
         let entry = |row| read(Table::Deliveries, rows::id(row), || rows::raw_id(row));
         let settled = found.iter().map(entry).collect::<Result<Vec<_>, _>>().map_err(meaning)?;
-        Ok(self.left_out.readable_of(settled))
+        Ok(self.left_out.readable(settled))
     }
 
     /// See [`crate::store::Store::events`].
@@ -147,6 +147,13 @@ impl Postgres {
         let page = Page::of(found, question.size);
         self.note_all(&page.unreadable);
         Ok(page)
+    }
+
+    /// See [`crate::store::Store::unlisted`].
+    pub(super) async fn read_unlisted(&self) -> Result<Vec<UnreadableRow>, StoreError> {
+        let found = self.ask(unlisted()).await?;
+        let name = |row| UnreadableRow::new(Table::Deliveries, &rows::raw_id(row), "listed_at");
+        Ok(found.iter().map(name).collect())
     }
 
     /// See [`crate::store::Store::quarantine`].
@@ -284,6 +291,16 @@ fn bound(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, is: &'static str
         sql.push(" AND ").push(MONTH).push(" ").push(is).push(" date_trunc('month', ");
         sql.push_bind(time.date_time()).push(" AT TIME ZONE 'UTC')");
     }
+}
+
+/// All statuses are named because the index has them before the time.
+fn unlisted() -> QueryBuilder<Db> {
+    const OF_ANY_STATUS: &str =
+        "SELECT id, text_id FROM deliveries WHERE status IN ('sent', 'delivered', 'failed') AND listed_at ";
+    let mut sql = QueryBuilder::new(OF_ANY_STATUS);
+    sql.push("< ").push(FIRST).push(" UNION ALL ").push(OF_ANY_STATUS);
+    sql.push(">= ").push(END).push(" LIMIT 500");
+    sql
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {

@@ -117,7 +117,7 @@ impl Sqlite {
             } else if row.try_get::<Option<&[u8]>, _>("id")?.is_some() {
                 // One that was deleted since is nobody's any more.
                 let change = read(Table::Deliveries, change(row, page.end), || rows::raw_id(row))?;
-                page.changes.extend(self.left_out.from_all([change]));
+                page.changes.extend(self.left_out.readable([change]));
             }
         }
         Ok(Some(page))

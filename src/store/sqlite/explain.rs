@@ -22,7 +22,7 @@ fn statement(question: Question<'_>) -> QueryBuilder<Db> {
         Question::Events(id) => read::events_of(id),
         Question::Deliveries(question) => read::list(question),
         Question::Quarantine(question) => read::list_of_quarantine(question),
-        Question::Stats(question) => stats::counts(question),
+        Question::Stats(question) => stats::counts(question, question.to),
     }
 }
 

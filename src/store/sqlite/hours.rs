@@ -40,13 +40,14 @@ struct Claimed {
     step: Step,
 }
 
-/// Deliveries of an hour that are alike: a row of its counts.
+/// Deliveries of an hour that are alike: a row of its counts. Texts are kept as their bytes are, which in a broken row may
+/// be none of a text.
 struct Alike {
     part: i64,
-    carrier: Option<String>,
+    carrier: Option<Vec<u8>>,
     status: String,
-    error_code: Option<String>,
-    cost: Option<String>,
+    error_code: Option<Vec<u8>>,
+    cost: Option<Vec<u8>>,
     second: Option<i64>,
     longest: Option<i64>,
     count: i64,
@@ -127,10 +128,16 @@ fn insert(hour: i64, counts: &[Alike]) -> QueryBuilder<Db> {
         values
             .push_bind(hour)
             .push_bind(alike.part)
-            .push_bind(alike.carrier.as_deref())
+            .push("CAST(")
+            .push_bind_unseparated(alike.carrier.as_deref())
+            .push_unseparated(" AS TEXT)")
             .push_bind(alike.status.as_str())
-            .push_bind(alike.error_code.as_deref())
-            .push_bind(alike.cost.as_deref())
+            .push("CAST(")
+            .push_bind_unseparated(alike.error_code.as_deref())
+            .push_unseparated(" AS TEXT)")
+            .push("CAST(")
+            .push_bind_unseparated(alike.cost.as_deref())
+            .push_unseparated(" AS TEXT)")
             .push_bind(alike.second)
             .push_bind(alike.longest)
             .push_bind(alike.count);

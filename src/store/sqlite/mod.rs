@@ -40,7 +40,7 @@ use super::{
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
     readiness::LastCommit,
     sends::{Begun, SendKey, SendOutcome, SendRecord},
-    unreadable::{LeftOut, Table},
+    unreadable::{LeftOut, Table, UnreadableRow},
 };
 use crate::{
     batch::{Batch, Outcome},
@@ -152,6 +152,10 @@ impl Store for Sqlite {
 
     async fn quarantine(&self, question: &ListQuarantine) -> Result<Page<Quarantined>, StoreError> {
         self.list_quarantine(question).await
+    }
+
+    async fn unlisted(&self) -> Result<Vec<UnreadableRow>, StoreError> {
+        self.read_unlisted().await
     }
 
     fn unreadable_rows(&self, table: Table) -> u64 {

@@ -63,7 +63,7 @@ impl Sqlite {
         let found = self.ask(settled_among(ids)).await?;
         let entry = |row| read(Table::Deliveries, rows::id(row, "id"), || rows::raw_id(row));
         let settled = found.iter().map(entry).collect::<Result<Vec<_>, _>>().map_err(meaning)?;
-        Ok(self.left_out.readable_of(settled))
+        Ok(self.left_out.readable(settled))
     }
 
     /// See [`crate::store::Store::events`].
@@ -94,6 +94,13 @@ impl Sqlite {
         let page = Page::of(found, question.size);
         self.note_all(&page.unreadable);
         Ok(page)
+    }
+
+    /// See [`crate::store::Store::unlisted`].
+    pub(super) async fn read_unlisted(&self) -> Result<Vec<UnreadableRow>, StoreError> {
+        let found = self.ask(unlisted()).await?;
+        let name = |row| UnreadableRow::new(Table::Deliveries, &rows::raw_id(row), "listed_at");
+        Ok(found.iter().map(name).collect())
     }
 
     /// See [`crate::store::Store::quarantine`].
@@ -203,6 +210,16 @@ fn range(sql: &mut QueryBuilder<Db>, question: &ListDeliveries, status: Option<S
         sql.push(", CAST(").push_bind(key.as_bytes()).push(" AS TEXT))");
     }
     sql.push(" ORDER BY listed_at DESC, id DESC LIMIT ").push_bind(question.size.and_one_more());
+}
+
+/// All statuses are named because the index has them before the time.
+fn unlisted() -> QueryBuilder<Db> {
+    const OF_ANY_STATUS: &str =
+        "SELECT id FROM deliveries WHERE status IN ('sent', 'delivered', 'failed') AND listed_at ";
+    let mut sql = QueryBuilder::new(OF_ANY_STATUS);
+    sql.push("< ").push(Timestamp::EARLIEST.micros()).push(" UNION ALL ").push(OF_ANY_STATUS);
+    sql.push("> ").push(Timestamp::LATEST.micros()).push(" LIMIT 500");
+    sql
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {

@@ -49,8 +49,8 @@ async fn figures_count_cost_and_time(database: Database) {
     .await;
     let stats = store.stats(&day(None)).await.unwrap();
     assert!(stats.groups.is_empty());
-    let Figures { sent, delivered, failed, cost, seconds } = stats.total;
-    assert_eq!((sent, delivered, failed), (2, 3, 1));
+    let Figures { sent, delivered, failed, cost, seconds, stale } = stats.total;
+    assert_eq!((sent, stale, delivered, failed), (2, 2, 3, 1));
     assert_eq!(cost.to_string(), "0.11");
     assert_eq!(seconds, Some(Percentiles { p50: 25.5, p95: 40.0, p99: 40.0 }));
 }
