@@ -93,9 +93,18 @@ impl Timestamp {
     /// The time `hours` hours before; the earliest that can be kept where that is later.
     #[must_use]
     pub fn hours_before(self, hours: u32) -> Self {
-        let earlier = self.micros() - i64::from(hours) * 3_600_000_000;
+        let earlier = self.micros().saturating_sub(i64::from(hours).saturating_mul(3_600_000_000));
         Self::from_micros(earlier.max(Self::EARLIEST.micros()))
             .expect("not before the year 1, and not after `self`")
+    }
+
+    /// The time so much later; the latest that can be kept where that is earlier.
+    #[must_use]
+    pub fn later_by(self, time: Duration) -> Self {
+        let micros = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let later = self.micros().saturating_add(micros);
+        Self::from_micros(later.min(Self::LATEST.micros()))
+            .expect("not after the year 9999, and not before `self`")
     }
 
     fn truncate(time: OffsetDateTime) -> Self {
@@ -143,6 +152,15 @@ mod tests {
         assert_eq!(time.since(earlier), Duration::from_secs(25));
         assert_eq!(earlier.since(time), Duration::ZERO);
         assert_eq!(Timestamp::parse_http_date("2026-05-26T10:00:25Z"), None);
+    }
+
+    #[test]
+    fn stays_within_what_can_be_kept() {
+        let time = Timestamp::parse("2026-05-26T10:00:00Z").unwrap();
+        assert_eq!(time.later_by(Duration::from_millis(1_500)).to_string(), "2026-05-26T10:00:01.5Z");
+        assert_eq!(time.later_by(Duration::MAX), Timestamp::LATEST);
+        assert_eq!(time.hours_before(u32::MAX), Timestamp::EARLIEST);
+        assert_eq!(Timestamp::LATEST.to_string(), "9999-12-31T23:59:59.999999Z");
     }
 
     #[test]

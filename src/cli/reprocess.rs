@@ -132,7 +132,7 @@ mod tests {
             hours::Due,
             polls::{Turn, Turned},
             query::{Cursor, ListDeliveries, Page, RawDigest, Stats, StatsQuestion},
-            sends::{Begun, SendKey, SendOutcome, SendRecord},
+            sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
         },
     };
 
@@ -217,7 +217,10 @@ mod tests {
         async fn begin_send(&self, _: &SendRecord) -> Result<Begun, StoreError> {
             unreachable!()
         }
-        async fn end_send(&self, _: &SendKey, _: Option<&SendOutcome>) -> Result<(), StoreError> {
+        async fn call_send(&self, _: &SendKey, _: Claim) -> Result<bool, StoreError> {
+            unreachable!()
+        }
+        async fn end_send(&self, _: &SendKey, _: Claim, _: Option<&SendOutcome>) -> Result<(), StoreError> {
             unreachable!()
         }
         async fn take_turn(&self, _: &Turn) -> Result<Turned, StoreError> {

@@ -154,12 +154,10 @@ fn listen(text: &str) -> Result<(String, u16), String> {
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
-/// A billion dollars at most, so that no sum of cents can be rounded.
 fn money(text: &str) -> Result<Money, String> {
-    let most = Money::parse("1000000000").expect("it is a number");
     Money::parse(text)
         .ok()
-        .filter(|it| (Money::ZERO..=most).contains(it) && it.amount().scale() <= 6)
+        .filter(|amount| sandbox::is_countable(*amount))
         .ok_or_else(|| "must be an amount from 0 to 1000000000 with 6 decimals at most".to_owned())
 }
 

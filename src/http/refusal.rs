@@ -97,6 +97,7 @@ impl Refusal {
             Self::NoChanges => "no_changes",
             Self::ChangesExpired => "position_expired",
             Self::Providers(provider::Refusal::Unauthorized) => "provider_key_refused",
+            Self::Providers(provider::Refusal::NoSuchCall) => "provider_has_no_such_call",
             Self::Providers(refusal) => refusal.word(),
             Self::ProviderNotReached => "provider_not_reached",
             Self::MayHaveBeenSent => "may_have_been_sent",
@@ -180,8 +181,8 @@ fn status_of(refusal: &provider::Refusal) -> StatusCode {
         Refusal::IpNotAllowed => StatusCode::FORBIDDEN,
         Refusal::NotFound => StatusCode::NOT_FOUND,
         Refusal::TooManyCalls { .. } => StatusCode::TOO_MANY_REQUESTS,
-        // The caller's own token was right.
-        Refusal::Unauthorized => StatusCode::BAD_GATEWAY,
+        // The caller's own token and path were right.
+        Refusal::Unauthorized | Refusal::NoSuchCall => StatusCode::BAD_GATEWAY,
     }
 }
 

@@ -9,7 +9,7 @@ mod process;
 use std::{
     borrow::Borrow,
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -28,6 +28,8 @@ use prometheus_client::{
 
 pub use prometheus_client::metrics::gauge::Gauge;
 
+use crate::{money::Money, provider::Refusal};
+
 pub use fate::{Fate, PollFate, SendFate};
 use process::Process;
 
@@ -41,6 +43,11 @@ struct PollLabels {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct SendLabels {
     outcome: SendFate,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct RefusedLabels {
+    error: &'static str,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
@@ -87,6 +94,9 @@ pub struct Metrics {
     /// In the order of [`Fate::ALL`].
     events: [Counter; Fate::ALL.len()],
     sends: Family<SendLabels, Counter>,
+    sends_refused: Family<RefusedLabels, Counter>,
+    /// For display: money is an exact decimal everywhere else.
+    wallet_balance: Gauge<f64, AtomicU64>,
     polls: Family<PollLabels, Counter>,
     requests: Family<RequestLabels, Histogram, Seconds>,
     batch_events: Histogram,
@@ -143,6 +153,8 @@ impl Metrics {
             // An outcome that has not occurred yet is a zero, so that a rate over it is a number from the start.
             events: Fate::ALL.map(|outcome| events.get_or_create(&EventLabels { outcome }).clone()),
             sends: Family::default(),
+            sends_refused: Family::default(),
+            wallet_balance: Gauge::default(),
             polls: Family::default(),
             requests: Family::new_with_constructor(Seconds),
             batch_events: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
@@ -250,6 +262,21 @@ impl Metrics {
             self.provider_paused.clone(),
         );
         registry.register("sends", "Requests to send an OTP by what became of them", self.sends.clone());
+        for error in Refusal::CODES {
+            drop(self.sends_refused.get_or_create(&RefusedLabels { error }));
+        }
+        registry.register(
+            "sends_refused",
+            "Sends that the provider refused by its error code",
+            self.sends_refused.clone(),
+        );
+        // No number compares with it, so that no alarm goes off before there is one.
+        self.wallet_balance.set(f64::NAN);
+        registry.register(
+            "wallet_balance_usd",
+            "What the provider's wallet held by its last answer to a send of this replica's; NaN before the first",
+            self.wallet_balance.clone(),
+        );
     }
 
     /// Shows how many rows this store has left out of answers.
@@ -267,6 +294,16 @@ impl Metrics {
     /// Counts one request to send an OTP.
     pub fn sent(&self, outcome: SendFate) {
         self.sends.get_or_create(&SendLabels { outcome }).inc();
+    }
+
+    /// Counts a send that the provider has refused.
+    pub fn send_refused(&self, refusal: &Refusal) {
+        self.sends_refused.get_or_create(&RefusedLabels { error: refusal.code() }).inc();
+    }
+
+    /// Notes what the wallet holds, to the next binary floating point number.
+    pub fn wallet(&self, balance: Money) {
+        self.wallet_balance.set(balance.to_string().parse().unwrap_or(f64::NAN));
     }
 
     /// Counts one question to the provider for a delivery.

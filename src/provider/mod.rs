@@ -30,6 +30,10 @@ use crate::{clock::Timestamp, delivery::DeliveryId, phone::Phone, secret::Secret
 /// The most of an answer that is read, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
+/// The longest that a `Retry-After` is heeded. One that is longer is a mistake or an attack, and an OTP that was sent
+/// would stay unknown for as long.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+
 /// How the provider is called.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -124,7 +128,11 @@ impl Provider {
         let body = serde_json::to_vec(&Fields { phone: phone.reveal(), code: code.reveal() })
             .expect("two texts are JSON");
         let request = self.request(Method::POST, &["send-otp"]).header(CONTENT_TYPE, "application/json");
-        let body = self.call(request.body(body)).await?;
+        let body = self.call(request.body(body)).await.map_err(|error| match error {
+            // A send names no OTP that could be missing.
+            CallError::Refused(Refusal::NotFound) => CallError::Refused(Refusal::NoSuchCall),
+            error => error,
+        })?;
         answered(body, Sent::read)
     }
 
@@ -156,7 +164,7 @@ impl Provider {
     /// The body of an answer that says `"ok":true`.
     async fn call(&self, request: RequestBuilder) -> Result<Bytes, CallError> {
         let mut response = request.send().await.map_err(|error| self.fault(&error))?;
-        let (status, retry_after) = (response.status(), retry_after(response.headers()));
+        let (status, retry_after) = (response.status(), retry_after(response.headers(), Timestamp::now()));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error))? {
             if body.len() + chunk.len() > LONGEST_ANSWER {
@@ -194,11 +202,16 @@ fn shown(status: StatusCode) -> String {
     format!("{} {name}", status.as_u16()).trim_end().to_owned()
 }
 
-/// How long to leave it alone: seconds, or until a time.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+/// How long to leave it alone: seconds, or until a time; [`LONGEST_RETRY_AFTER`] at most.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds = text.parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| Timestamp::parse_http_date(text).map(|time| time.since(Timestamp::now())))
+    let time = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are more seconds than count.
+        Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+    } else {
+        Timestamp::parse_http_date(text)?.since(now)
+    };
+    Some(time.min(LONGEST_RETRY_AFTER))
 }
 
 /// The innermost cause; reqwest's own words have the URL in them, and an id with it.
@@ -210,5 +223,36 @@ fn reason(error: &reqwest::Error) -> String {
     match cause.downcast_ref::<reqwest::Error>() {
         Some(_) => "the request can't be made".to_owned(),
         None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_retry_after_is_heeded_up_to_an_hour() {
+        let now = Timestamp::parse("2026-05-26T10:00:00Z").unwrap();
+        let heeded = |text: &str| {
+            let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).unwrap())]);
+            retry_after(&headers, now)
+        };
+        for (text, seconds) in [
+            ("0", 0),
+            ("30", 30),
+            (" 3600 ", 3_600),
+            ("3601", 3_600),
+            ("315360000", 3_600),
+            ("18446744073709551615", 3_600),
+            ("99999999999999999999999999", 3_600),
+            ("Tue, 26 May 2026 10:00:25 GMT", 25),
+            ("Tue, 26 May 2026 09:00:00 GMT", 0),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", 3_600),
+        ] {
+            assert_eq!(heeded(text), Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "-1", "1.5", "soon", "0x10", "+5", "Fri, 31 Dec 10000 23:59:59 GMT"] {
+            assert_eq!(heeded(text), None, "{text}");
+        }
     }
 }

@@ -37,6 +37,9 @@ pub enum Refusal {
     /// Not a key, or one that is no more: HTTP 401.
     #[error("the key is not accepted: look at NEXO_KEY")]
     Unauthorized,
+    /// No such call where it is looked for: HTTP 404 or 405.
+    #[error("the provider has no such call there: look at NEXO_BASE_URL")]
+    NoSuchCall,
     /// Too many calls: HTTP 429.
     #[error("too many calls")]
     TooManyCalls {
@@ -49,8 +52,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Every [`Refusal::code`].
+    pub const CODES: [&'static str; 10] = [
+        "insufficient_balance",
+        "invalid_phone",
+        "invalid_code",
+        "no_route",
+        "ip_not_allowed",
+        "not_found",
+        "unauthorized",
+        "no_such_call",
+        "too_many_calls",
+        "other",
+    ];
+
     /// Reads a refusal. `None` when it is none, or none that says for certain that nothing was done: a server error
-    /// with a word that is not documented is no such thing.
+    /// with a word that is not documented is no such thing. A path or a method that the server does not have needs no
+    /// word: nobody has handled the call.
     pub(super) fn read(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Fields {
@@ -67,13 +85,14 @@ impl Refusal {
             (Some(Self::Other(_)) | None, StatusCode::TOO_MANY_REQUESTS) => {
                 Some(Self::TooManyCalls { retry_after })
             }
+            (None, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) => Some(Self::NoSuchCall),
             (Some(Self::Other(_)), status) if status.is_server_error() => None,
             (refusal, _) => refusal,
         }
     }
 
     /// The refusal that has this word.
-    pub(crate) fn of(word: &str, deposit_url: Option<String>) -> Self {
+    fn of(word: &str, deposit_url: Option<String>) -> Self {
         match word {
             "insufficient_balance" => Self::InsufficientBalance { deposit_url },
             "invalid_phone" => Self::InvalidPhone,
@@ -114,6 +133,7 @@ impl Refusal {
             Self::IpNotAllowed => "ip_not_allowed",
             Self::NotFound => "not_found",
             Self::Unauthorized => "unauthorized",
+            Self::NoSuchCall => "no_such_call",
             Self::TooManyCalls { .. } => "too_many_calls",
             Self::Other(_) => "other",
         }
@@ -151,6 +171,31 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_the_server_does_not_have_was_not_made() {
+        for status in [404, 405] {
+            assert_eq!(read(status, "<html>not here</html>"), Some(Refusal::NoSuchCall));
+        }
+        assert_eq!(read(404, r#"{"ok":false,"error":"not_found"}"#), Some(Refusal::NotFound));
+    }
+
+    #[test]
+    fn every_code_is_among_the_codes() {
+        let refusals = [
+            Refusal::InsufficientBalance { deposit_url: None },
+            Refusal::InvalidPhone,
+            Refusal::InvalidCode,
+            Refusal::NoRoute,
+            Refusal::IpNotAllowed,
+            Refusal::NotFound,
+            Refusal::Unauthorized,
+            Refusal::NoSuchCall,
+            Refusal::TooManyCalls { retry_after: None },
+            Refusal::Other("x".into()),
+        ];
+        assert_eq!(refusals.map(|refusal| refusal.code()), Refusal::CODES);
+    }
+
+    #[test]
     fn an_unknown_word_is_kept_short_and_on_one_line() {
         assert_eq!(read(400, r#"{"ok":false,"error":"x\ny"}"#), Some(Refusal::Other("x\\ny".into())));
         let long = format!(r#"{{"ok":false,"error":"{}"}}"#, "x".repeat(5_000));
@@ -162,7 +207,8 @@ mod tests {
         for (status, body) in [
             (500, r#"{"ok":false,"error":"internal"}"#),
             (502, "<html>bad gateway</html>"),
-            (404, "not here"),
+            (400, "bad request"),
+            (403, "<html>forbidden</html>"),
             (302, ""),
             (202, r#"{"ok":true,"error":"no_route"}"#),
         ] {

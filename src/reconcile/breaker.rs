@@ -16,7 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 pub(super) enum Fault {
     /// No answer came, or none that says what was done.
     NoAnswer,
-    /// The provider does not want to be called: too often, with this key or from here; for so long, if it says so.
+    /// The provider does not want to be called: too often, with this key or from here; for so long, if it says so,
+    /// which [`crate::provider`] caps.
     ToldOff(Option<Duration>),
 }
 
@@ -53,7 +54,7 @@ impl Breaker {
 
     /// A call failed. `jitter`, from 0 to 1, keeps replicas from trying again at one time.
     pub(super) fn failed(&mut self, fault: Fault, now: Instant, jitter: f64) {
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         // Of a call that was made before it opened.
         let is_old = self.until.is_some_and(|until| now < until);
         let asked_for = match fault {
@@ -68,7 +69,7 @@ impl Breaker {
         let pause = doubled.min(LONGEST_PAUSE).mul_f64(0.75 + jitter / 2.0);
         // What the provider asks for is the least.
         let pause = asked_for.map_or(pause, |time| time.max(pause));
-        self.opened += 1;
+        self.opened = self.opened.saturating_add(1);
         self.until = self.until.max(Some(now + pause));
     }
 }

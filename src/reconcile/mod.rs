@@ -48,6 +48,8 @@ pub struct Reconciler {
     writer: Writer,
     metrics: Arc<Metrics>,
     turn: Turn,
+    /// How long after a turn was taken a call may still begin, so that it ends within the lease.
+    last_call: Duration,
     breaker: Mutex<Breaker>,
 }
 
@@ -68,9 +70,10 @@ impl Reconciler {
             most: options.calls_per_second,
             pace: Duration::from_secs(1) / options.calls_per_second.max(1),
             // A call may begin at the turn's end, and its answer has to be committed.
-            lease: Duration::from_secs(1) + 2 * call_timeout,
+            lease: call_timeout.saturating_mul(2).saturating_add(Duration::from_secs(1)),
         };
-        Arc::new(Self { provider, store, writer, metrics, turn, breaker: Mutex::default() })
+        let last_call = turn.lease.saturating_sub(call_timeout);
+        Arc::new(Self { provider, store, writer, metrics, turn, last_call, breaker: Mutex::default() })
     }
 
     /// Asks until it is told to stop or nobody is left to tell. A call that is cut off then is made again later.
@@ -80,6 +83,7 @@ impl Reconciler {
         while !told_within(pause, &mut stop).await {
             pause = LOOK;
             let Some(most) = self.breaker().allows(Instant::now(), self.turn.most) else { continue };
+            let taken_at = Instant::now();
             let polls = match self.store.take_turn(&Turn { most, ..self.turn }).await {
                 Ok(turned) => {
                     self.metrics.given_up.inc_by(turned.given_up);
@@ -97,6 +101,10 @@ impl Reconciler {
                 }
             };
             for id in polls {
+                // This process was held up: the rest is due again soon, and may be another replica's by then.
+                if taken_at.elapsed() > self.last_call {
+                    break;
+                }
                 calls.spawn(Arc::clone(&self).poll(id));
                 while calls.try_join_next().is_some() {}
                 if told_within(self.turn.pace, &mut stop).await {

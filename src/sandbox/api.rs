@@ -43,7 +43,7 @@ pub(super) fn router(provider: Arc<Provider>) -> Router {
             "/sandbox/deposit",
             get(async || "The sandbox takes no money: start it with a higher --balance.\n"),
         )
-        .fallback(async |State(provider): State<Arc<Provider>>| refuse(Refusal::NotFound, &provider))
+        .fallback(no_such_call)
         .with_state(provider)
 }
 
@@ -72,6 +72,18 @@ fn refuse(refusal: Refusal, provider: &Provider) -> Response {
     }
     let deposit_url = (refusal == Refusal::InsufficientBalance).then_some(provider.deposit_url.as_str());
     json(refusal.status(), &Refused { ok: false, error: refusal.code(), deposit_url })
+}
+
+/// Any other path: mostly a base URL that is not quite right.
+async fn no_such_call(State(provider): State<Arc<Provider>>) -> Response {
+    #[derive(Serialize)]
+    struct Refused {
+        ok: bool,
+        error: &'static str,
+        message: String,
+    }
+    let message = format!("no such path: the base URL of the sandbox's API is {}", provider.base_url);
+    json(StatusCode::NOT_FOUND, &Refused { ok: false, error: Refusal::NotFound.code(), message })
 }
 
 async fn send_otp(State(provider): State<Arc<Provider>>, body: Bytes) -> Response {

@@ -84,7 +84,7 @@ impl Courier {
     async fn post(&self, target: &Target, webhook: &Webhook, before: u32) {
         let mut pause = target.retry.pause;
         for nth in 1..=target.retry.attempts {
-            let attempt = self.attempt(target, webhook, before + nth).await;
+            let attempt = self.attempt(target, webhook, before.saturating_add(nth)).await;
             let is_taken = attempt.is_taken();
             self.provider.attempts.add(attempt);
             if is_taken || nth == target.retry.attempts {

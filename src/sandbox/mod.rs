@@ -127,7 +127,7 @@ impl Options {
 /// Starts a sandbox; when this returns, it answers.
 ///
 /// # Errors
-/// When it can't listen, or the webhook's URL is not `http`.
+/// When it can't listen, the webhook's URL is not `http`, or an amount is not [countable](is_countable).
 pub async fn start(options: Options) -> io::Result<Running> {
     if options.webhook_url.as_ref().is_some_and(|url| url.scheme() != "http") {
         return Err(io::Error::new(
@@ -135,11 +135,25 @@ pub async fn start(options: Options) -> io::Result<Running> {
             "the sandbox posts webhooks to http URLs only",
         ));
     }
+    let Wallet { balance, bonus_credit, free_credit } = options.wallet;
+    if ![balance, bonus_credit, free_credit, options.price].into_iter().all(is_countable) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the sandbox counts amounts from 0 to 1000000000 USD with 6 decimals at most",
+        ));
+    }
     let listener = TcpListener::bind((options.host.as_str(), options.port)).await?;
     let address = listener.local_addr()?;
     let provider = Arc::new(provider(options, address));
     let serving = tokio::spawn(serve(listener, api::router(Arc::clone(&provider))));
     Ok(Running { address, provider, serving })
+}
+
+/// Whether an amount is from 0 to a billion dollars with 6 decimals at most: such amounts add up exactly.
+#[must_use]
+pub fn is_countable(amount: Money) -> bool {
+    let most = Money::parse("1000000000").expect("it is a number");
+    (Money::ZERO..=most).contains(&amount) && amount.amount().scale() <= 6
 }
 
 fn provider(options: Options, address: SocketAddr) -> Provider {
@@ -156,6 +170,7 @@ fn provider(options: Options, address: SocketAddr) -> Provider {
     let key = SigningKey::from_secret(&options.webhook_secret);
     Provider {
         key: options.key,
+        base_url: format!("http://{address}/api/v1"),
         deposit_url: format!("http://{address}/sandbox/deposit"),
         price: options.price,
         target: options.webhook_url.map(|url| Target { url, key, retry, timeout }),
@@ -208,7 +223,7 @@ impl Running {
     /// The base URL of its API, which stands for the provider's.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}/api/v1", self.address)
+        self.provider.base_url.clone()
     }
 
     /// From now on, this becomes of OTPs to this phone.

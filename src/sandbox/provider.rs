@@ -25,6 +25,7 @@ use crate::{clock::Timestamp, money::Money, phone::Phone, secret::Secret};
 
 pub(super) struct Provider {
     pub(super) key: Secret,
+    pub(super) base_url: String,
     pub(super) deposit_url: String,
     pub(super) price: Money,
     pub(super) target: Option<Target>,

@@ -33,7 +33,7 @@ use changes::{ChangePage, Notices, Position};
 use hours::Due;
 use polls::{Turn, Turned};
 use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
-use sends::{Begun, SendKey, SendOutcome, SendRecord};
+use sends::{Begun, Claim, SendKey, SendOutcome, SendRecord};
 use unreadable::{Table, UnreadableRow};
 
 /// What a database does for the service. Both implementations pass one suite of tests, `tests/it/store`.
@@ -134,13 +134,27 @@ pub trait Store: Send + Sync + 'static {
     /// it: a replica whose own clock is wrong would take another's away.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
-    /// Puts a send on record, durably, unless its key is known already; whoever is answered [`Begun::Now`], and nobody
-    /// else, makes it.
+    /// Puts a send on record, durably, unless its key is known already. [`Begun::Now`] means that its claim has the key.
+    ///
+    /// Safe to repeat, also on another connection and after an error: a claim recognizes its own record. After an error
+    /// the record may be there; it is taken over by the next claim, [`sends::TAKEN_OVER_AFTER`] later.
     async fn begin_send(&self, send: &SendRecord) -> Result<Begun, StoreError>;
 
-    /// Keeps what came of a send that had begun; with `None`, which is for a send that was certainly not made, takes it
-    /// off the record, and the next may make it.
-    async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError>;
+    /// Puts on record, durably, that the provider is about to be called; only then may it be. False when another claim
+    /// has taken the key over.
+    ///
+    /// Safe to repeat. After an error it may be on record: either repeat it or take the send off the record.
+    async fn call_send(&self, key: &SendKey, claim: Claim) -> Result<bool, StoreError>;
+
+    /// Keeps what came of a send; with `None`, which is for a send that was certainly not made, takes it off the record,
+    /// and the next may make it. Changes nothing if the key is another claim's, or the send has an end already: so it is
+    /// safe to repeat.
+    async fn end_send(
+        &self,
+        key: &SendKey,
+        claim: Claim,
+        outcome: Option<&SendOutcome>,
+    ) -> Result<(), StoreError>;
 
     /// Takes a turn of asking the provider, unless nothing is due or another replica has the turn; see [`polls`].
     async fn take_turn(&self, turn: &Turn) -> Result<Turned, StoreError>;

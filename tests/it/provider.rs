@@ -145,6 +145,20 @@ async fn a_call_that_reached_nobody_was_not_made() {
     }
 }
 
+/// As behind a base URL that is not quite right.
+#[tokio::test]
+async fn a_send_to_a_path_or_a_method_that_is_not_there_was_not_made() {
+    for answer in [
+        http("404 Not Found", "", "no such page"),
+        http("405 Method Not Allowed", "", ""),
+        http("404 Not Found", "", r#"{"ok":false,"error":"not_found"}"#),
+    ] {
+        let (url, _) = answering(answer.clone()).await;
+        let sent = send(&provider(&url), "+84981234567").await;
+        assert_eq!(sent, Err(CallError::Refused(Refusal::NoSuchCall)), "{answer:.60}");
+    }
+}
+
 #[tokio::test]
 async fn a_send_without_an_answer_that_says_what_was_done_may_have_been_made() {
     for answer in [
@@ -154,7 +168,7 @@ async fn a_send_without_an_answer_that_says_what_was_done_may_have_been_made() {
         http("202 Accepted", "", "<html>"),
         http("500 Internal Server Error", "", r#"{"ok":false,"error":"internal"}"#),
         http("502 Bad Gateway", "", "<html>"),
-        http("404 Not Found", "", "no such page"),
+        http("403 Forbidden", "", "<html>"),
         "HTTP/1.1 202 Accepted\r\ncontent-length: 99\r\n\r\n{".into(),
         http("202 Accepted", "", &" ".repeat(70_000)),
     ] {

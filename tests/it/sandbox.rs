@@ -314,6 +314,40 @@ async fn a_send_is_checked_and_charged_as_documented() {
     assert_eq!(balance, (200, json!({"ok": true, "balance": 0.008, "buckets": buckets})));
     let unknown = call(&sandbox, Method::GET, "/api/v1/deliveries/x", &Value::Null).await;
     assert_eq!(unknown, (404, json!({"ok": false, "error": "not_found"})));
+    // A base URL that is not quite right is told what is.
+    for path in ["/send-otp", "/api/send-otp", "/api/v1/api/v1/send-otp", "/"] {
+        let (status, refused) = call(&sandbox, Method::POST, path, &json!({})).await;
+        let message = format!("no such path: the base URL of the sandbox's API is {}", sandbox.base_url());
+        assert_eq!((status, refused), (404, json!({"ok": false, "error": "not_found", "message": message})));
+    }
+}
+
+#[tokio::test]
+async fn options_at_their_extremes_are_kept_or_refused() {
+    let endless = Duration::from_millis(u64::MAX);
+    let sandbox = sandbox::start(Options {
+        delay: endless..=Duration::MAX,
+        slow: Duration::MAX,
+        webhook_timeout: Duration::MAX,
+        retry: Retry { attempts: u32::MAX, pause: Duration::MAX },
+        ..options(Some("http://127.0.0.1:9/hook".into()))
+    })
+    .await
+    .unwrap();
+    for phone in [ANYBODY, "+84900000000", "+84900000021", "+84900000031"] {
+        let (status, sent) = send(&sandbox, phone).await;
+        let id = sent["id"].as_str().unwrap();
+        assert_eq!(status, 202);
+        let path = format!("/api/v1/deliveries/{id}");
+        assert_eq!(call(&sandbox, Method::GET, &path, &Value::Null).await.1["status"], "sent");
+    }
+    for amount in ["-0.000001", "1000000000.000001", "0.0000001", "79228162514264337593543950335"] {
+        let amount = Money::parse(amount).unwrap();
+        let usual = options(None);
+        let wallet = Wallet { bonus_credit: amount, ..usual.wallet };
+        assert!(sandbox::start(Options { wallet, ..usual.clone() }).await.is_err(), "{amount}");
+        assert!(sandbox::start(Options { price: amount, ..usual }).await.is_err(), "{amount}");
+    }
 }
 
 /// Answers each connection's one request with the next of these statuses, and ends.

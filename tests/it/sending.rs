@@ -1,6 +1,11 @@
 //! OTPs sent through the service: the provider is the sandbox, or a server that behaves as no provider should.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    process::{Child, Command},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Method, StatusCode};
 use nexo_receiver::{
@@ -10,8 +15,7 @@ use nexo_receiver::{
     provider,
     sandbox::{self, Outcome, Wallet},
     secret::Secret,
-    signature::SigningKey,
-    store::sends::{SendKey, SendOutcome, SendRecord},
+    store::sends::{Claim, Fingerprint, SendKey, SendOutcome, SendRecord},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -37,7 +41,12 @@ on_each_store! {
     the_guides_send_otp_goes_through_and_its_webhook_ends_the_wait,
     a_webhook_before_the_answer_is_as_any_other,
     the_same_key_calls_nobody_twice,
-    what_the_provider_refuses_is_told_and_told_again,
+    a_refusal_is_told_counted_and_frees_its_key,
+    a_wrong_base_url_or_key_frees_the_key,
+    a_retry_after_of_the_providers_is_passed_on_up_to_an_hour,
+    a_new_provider_key_leaves_a_request_the_same,
+    a_call_that_could_not_be_put_on_record_frees_the_key,
+    what_was_begun_and_not_called_is_made_by_the_next,
     a_provider_that_was_not_reached_leaves_the_key_free,
     a_send_of_unknown_outcome_is_never_made_again,
     a_send_that_was_cut_off_may_have_been_made,
@@ -214,9 +223,10 @@ async fn the_same_key_calls_nobody_twice(database: Database) {
     assert_eq!(charged(&sandbox).to_string(), "100.088");
 }
 
-async fn what_the_provider_refuses_is_told_and_told_again(database: Database) {
+async fn a_refusal_is_told_counted_and_frees_its_key(database: Database) {
     let sandbox = sandbox(|_| {}).await;
     let receiver = calling(&database, &sandbox.base_url(), PATIENCE).await;
+    receiver.until_metric("nexo_wallet_balance_usd ", f64::is_nan).await;
     for (refusal, status, error) in [
         (sandbox::Refusal::InsufficientBalance, 402, "insufficient_balance"),
         (sandbox::Refusal::NoRoute, 422, "no_route"),
@@ -228,11 +238,141 @@ async fn what_the_provider_refuses_is_told_and_told_again(database: Database) {
         let first = send(&client, BODY).await;
         assert_eq!((first.status.as_u16(), first.refusal().1.as_str()), (status, error));
         assert_eq!(first.json()["deposit_url"].is_string(), error == "insufficient_balance");
+        let counted = format!("nexo_sends_refused_total{{error=\"{error}\"}} ");
+        receiver.until_metric(&counted, |count| count == 1.0).await;
+        // Paid in, allowed, or a carrier found: the same key sends.
         sandbox.set_outcome(PHONE, Outcome::Silent);
-        let again = send(&client, BODY).await;
-        assert_eq!((again.status, again.text()), (first.status, first.text()));
-        assert_eq!(again.header("idempotent-replayed"), "true");
+        let sent = send(&client, BODY).await;
+        assert_eq!(sent.status, StatusCode::ACCEPTED, "{error}: {}", sent.text());
+        assert_eq!(send(&client, BODY).await.text(), sent.text());
     }
+    assert_eq!(charged(&sandbox).to_string(), "100.022");
+    receiver.until_metric("nexo_wallet_balance_usd ", |balance| balance == 100.022).await;
+    receiver.until_metric("nexo_sends_refused_total{error=\"other\"} ", |count| count == 0.0).await;
+}
+
+async fn a_wrong_base_url_or_key_frees_the_key(database: Database) {
+    let sandbox = sandbox(|options| options.key = Secret::new("another key".into())).await;
+    let right = self::sandbox(|_| {}).await;
+    let not_quite = right.base_url().replace("/v1", "/v2");
+    let html = html_404().await;
+    for (base_url, error) in [
+        (not_quite.as_str(), "provider_has_no_such_call"),
+        (html.as_str(), "provider_has_no_such_call"),
+        (sandbox.base_url().as_str(), "provider_key_refused"),
+    ] {
+        let receiver = calling(&database, base_url, PATIENCE).await;
+        let (status, told, _) = send(&receiver.client().keyed("k"), BODY).await.refusal();
+        assert_eq!((status, told.as_str()), (502, error), "{base_url}");
+    }
+    let receiver = calling(&database, &right.base_url(), PATIENCE).await;
+    assert_eq!(send(&receiver.client().keyed("k"), BODY).await.status, StatusCode::ACCEPTED);
+    assert_eq!(charged(&right).to_string(), "100.088");
+}
+
+async fn a_retry_after_of_the_providers_is_passed_on_up_to_an_hour(database: Database) {
+    let sandbox = sandbox(|_| {}).await;
+    let receiver = calling(&database, &sandbox.base_url(), PATIENCE).await;
+    let client = receiver.client().keyed("k");
+    for (seconds, passed_on) in [(7, "7"), (u64::MAX, "3600")] {
+        sandbox.set_outage(Some(sandbox::Outage::TooManyCalls(Duration::from_secs(seconds))));
+        let answer = send(&client, BODY).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, passed_on));
+    }
+    sandbox.set_outage(None);
+    assert_eq!(send(&client, BODY).await.status, StatusCode::ACCEPTED);
+}
+
+/// A server that has something else than the provider's API.
+async fn html_404() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/api/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            let page = "<html>This page could not be found.</html>";
+            let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n", page.len());
+            stream.write_all((head + page).as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+async fn a_new_provider_key_leaves_a_request_the_same(database: Database) {
+    let before = sandbox(|_| {}).await;
+    let first = {
+        let receiver = calling(&database, &before.base_url(), PATIENCE).await;
+        send(&receiver.client().keyed("k"), BODY).await
+    };
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    const ROTATED: &str = "sk_live_after_rotation";
+    let after = sandbox(|options| options.key = Secret::new(ROTATED.into())).await;
+    let provider = provider::Options {
+        base_url: Url::parse(&after.base_url()).unwrap(),
+        key: Secret::new(ROTATED.into()),
+        connect_timeout: PATIENCE,
+        timeout: PATIENCE,
+        proxy: None,
+    };
+    let receiver = Receiver::start_with(&database, |options| options.provider = Some(provider)).await;
+    let client = receiver.client().keyed("k");
+    let again = send(&client, BODY).await;
+    assert_eq!((again.status, again.text()), (first.status, first.text()));
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(send(&client, &BODY.replace("482917", "482918")).await.refusal().1, "idempotency_key_reused");
+    assert_eq!(charged(&after).to_string(), "100.11", "it is not paid twice");
+    // Nothing is kept by which a send without a key could be told.
+    assert_eq!(send(&receiver.client(), BODY).await.status, StatusCode::ACCEPTED);
+    let bare = "SELECT count(*) FROM sends WHERE length(fingerprint) = 0";
+    assert_eq!(database.number(bare).await, 1);
+}
+
+async fn a_call_that_could_not_be_put_on_record_frees_the_key(database: Database) {
+    let sandbox = sandbox(|_| {}).await;
+    let receiver = calling(&database, &sandbox.base_url(), PATIENCE).await;
+    let client = receiver.client().keyed("k");
+    let (full, room) = if database.is_postgres() {
+        (
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER full_disk BEFORE UPDATE ON sends FOR EACH ROW WHEN (NEW.called)
+             EXECUTE FUNCTION full_disk()",
+            "DROP TRIGGER full_disk ON sends",
+        )
+    } else {
+        (
+            "CREATE TRIGGER full_disk BEFORE UPDATE ON sends WHEN NEW.called
+             BEGIN SELECT RAISE(ABORT, 'full'); END",
+            "DROP TRIGGER full_disk",
+        )
+    };
+    database.execute(full).await;
+    let (status, error, _) = send(&client, BODY).await.refusal();
+    let told = if database.is_postgres() { (503, "store_unavailable") } else { (500, "internal") };
+    assert_eq!((status, error.as_str()), told);
+    assert_eq!(charged(&sandbox).to_string(), "100.11", "nobody was called");
+    until(async || database.number("SELECT count(*) FROM sends").await == 0).await;
+    database.execute(room).await;
+    assert_eq!(send(&client, BODY).await.status, StatusCode::ACCEPTED);
+    assert_eq!(charged(&sandbox).to_string(), "100.088");
+}
+
+/// As after a crash, or an answer of the store's that was lost, between the two.
+async fn what_was_begun_and_not_called_is_made_by_the_next(database: Database) {
+    let sandbox = sandbox(|_| {}).await;
+    let receiver = calling(&database, &sandbox.base_url(), PATIENCE).await;
+    let store = database.open().await;
+    for (key, began_at) in [("now", Timestamp::now()), ("long-ago", Timestamp::now().hours_before(48))] {
+        store.begin_send(&on_record(key, began_at)).await.unwrap();
+        let answer = send(&receiver.client().keyed(key), BODY).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{key}: {}", answer.text());
+        assert_eq!(answer.header("idempotent-replayed"), "");
+    }
+    assert_eq!(charged(&sandbox).to_string(), "100.066");
 }
 
 async fn a_provider_that_was_not_reached_leaves_the_key_free(database: Database) {
@@ -262,15 +402,11 @@ async fn a_send_of_unknown_outcome_is_never_made_again(database: Database) {
     assert_eq!(kept, 1);
 }
 
-/// As the service has it, so that its requests are known again.
+/// Another replica's, of the same request.
 fn on_record(key: &str, began_at: Timestamp) -> SendRecord {
-    SendRecord {
-        key: SendKey::parse(key).unwrap(),
-        fingerprint: SigningKey::from_secret(&Secret::new(KEY.into()))
-            .sign(format!("{PHONE} 482917").as_bytes()),
-        phone: Phone::parse(PHONE).unwrap(),
-        began_at,
-    }
+    let phone = Phone::parse(PHONE).unwrap();
+    let fingerprint = Fingerprint::of(&phone, &provider::Code::parse("482917").unwrap());
+    SendRecord { key: SendKey::parse(key).unwrap(), claim: Claim::fresh(), fingerprint, phone, began_at }
 }
 
 async fn a_send_that_was_cut_off_may_have_been_made(database: Database) {
@@ -278,7 +414,9 @@ async fn a_send_that_was_cut_off_may_have_been_made(database: Database) {
     let before = charged(&sandbox);
     let receiver = calling(&database, &sandbox.base_url(), PATIENCE).await;
     let began_at = Timestamp::now().hours_before(1);
-    database.open().await.begin_send(&on_record("k", began_at)).await.unwrap();
+    let (store, cut_off) = (database.open().await, on_record("k", began_at));
+    store.begin_send(&cut_off).await.unwrap();
+    assert!(store.call_send(&cut_off.key, cut_off.claim).await.unwrap());
     let (status, error, _) = send(&receiver.client().keyed("k"), BODY).await.refusal();
     assert_eq!((status, error.as_str()), (504, "may_have_been_sent"));
     assert_eq!(charged(&sandbox), before);
@@ -297,11 +435,13 @@ async fn who_waits_for_anothers_send_is_told_its_end(database: Database) {
         ),
         ("not-made", None),
     ] {
-        elsewhere.begin_send(&on_record(key, Timestamp::now())).await.unwrap();
+        let theirs = on_record(key, Timestamp::now());
+        elsewhere.begin_send(&theirs).await.unwrap();
+        assert!(elsewhere.call_send(&theirs.key, theirs.claim).await.unwrap());
         let client = receiver.client().keyed(key);
         let waits = tokio::spawn(async move { send(&client, BODY).await });
         receiver.until_metric("nexo_in_flight ", |calls| calls >= 2.0).await;
-        elsewhere.end_send(&SendKey::parse(key).unwrap(), outcome.as_ref()).await.unwrap();
+        elsewhere.end_send(&theirs.key, theirs.claim, outcome.as_ref()).await.unwrap();
         let answer = waits.await.unwrap();
         assert_eq!(answer.status, StatusCode::ACCEPTED);
         // Who waited for one that was not made makes it.
@@ -335,6 +475,52 @@ async fn a_wrong_request_is_named_and_calls_nobody(database: Database) {
     assert_eq!(send(&client.with(&[]), BODY).await.status, StatusCode::UNAUTHORIZED);
 }
 
+/// What a file holds, as text.
+fn read(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
+}
+
+/// A service of its own process with an embedded store, whose log goes into a file.
+async fn logging(folder: &Path, sandbox: &sandbox::Running, level: &str) -> (Child, Client) {
+    let (log, data) = (folder.join("log"), folder.join("data"));
+    let service = Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
+        .env_clear()
+        .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN), ("PORT", "0")])
+        .envs([("NEXO_KEY", KEY), ("NEXO_BASE_URL", &sandbox.base_url()), ("RUST_LOG", level)])
+        .envs([("DATA_DIR", data.to_str().unwrap()), ("RECONCILE_AFTER_SECONDS", "1")])
+        .stdout(std::fs::File::create(&log).unwrap())
+        .stderr(std::fs::File::create(folder.join("errors")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut address = None;
+    until(async || {
+        address = read(&log).split_once("http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
+        address.is_some()
+    })
+    .await;
+    (service, Client::new(address.unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_send_is_in_the_log_with_its_code_and_the_phone_masked() {
+    let sandbox = sandbox(|options| options.key = Secret::new("another key".into())).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut service, client) = logging(folder.path(), &sandbox, "info").await;
+    for _ in 0..3 {
+        assert_eq!(send(&client, BODY).await.refusal().1, "provider_key_refused");
+    }
+    let log = folder.path().join("log");
+    until(async || read(&log).contains("the provider refuses a send")).await;
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let log = read(&log);
+    let line = log.lines().find(|line| line.contains("the provider refuses a send")).unwrap();
+    for part in ["WARN", "\"error\":\"unauthorized\"", "+8498***4567", "look at NEXO_KEY"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert!(!log.contains(PHONE) && !log.contains(KEY) && !log.contains("482917"), "{log}");
+}
+
 /// At the most verbose level, and with all that a send leaves behind: the record, the delivery, the poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_code_and_the_key_are_in_no_log_and_in_no_file() {
@@ -343,23 +529,7 @@ async fn the_code_and_the_key_are_in_no_log_and_in_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let data = folder.path().join("data");
-    let mut service = std::process::Command::new(env!("CARGO_BIN_EXE_nexo-receiver"))
-        .env_clear()
-        .envs([("NEXO_WEBHOOK_SECRET", WEBHOOK_SECRET), ("API_TOKEN", API_TOKEN), ("PORT", "0")])
-        .envs([("NEXO_KEY", KEY), ("NEXO_BASE_URL", &sandbox.base_url()), ("RUST_LOG", "trace")])
-        .envs([("DATA_DIR", data.to_str().unwrap()), ("RECONCILE_AFTER_SECONDS", "1")])
-        .stdout(std::fs::File::create(&log).unwrap())
-        .stderr(std::fs::File::create(folder.path().join("errors")).unwrap())
-        .spawn()
-        .unwrap();
-    let read = |path: &std::path::Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-    let mut address = None;
-    until(async || {
-        address = read(&log).split_once("http://").and_then(|(_, rest)| rest.split('"').next()?.parse().ok());
-        address.is_some()
-    })
-    .await;
-    let client = Client::new(address.unwrap());
+    let (mut service, client) = logging(folder.path(), &sandbox, "trace").await;
     let body = BODY.replace("482917", CODE);
     for _ in 0..2 {
         assert_eq!(send(&client.keyed("k"), &body).await.status, StatusCode::ACCEPTED);

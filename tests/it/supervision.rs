@@ -23,7 +23,7 @@ use nexo_receiver::{
         hours::Due,
         polls::{Turn, Turned},
         query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
-        sends::{Begun, SendKey, SendOutcome, SendRecord},
+        sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     },
     summary, upkeep,
     waiting::{self, Waiters},
@@ -180,7 +180,10 @@ impl Store for Panicking {
     async fn begin_send(&self, _: &SendRecord) -> Result<Begun, StoreError> {
         self.call("begin_send")
     }
-    async fn end_send(&self, _: &SendKey, _: Option<&SendOutcome>) -> Result<(), StoreError> {
+    async fn call_send(&self, _: &SendKey, _: Claim) -> Result<bool, StoreError> {
+        self.call("call_send")
+    }
+    async fn end_send(&self, _: &SendKey, _: Claim, _: Option<&SendOutcome>) -> Result<(), StoreError> {
         self.call("end_send")
     }
     async fn take_turn(&self, _: &Turn) -> Result<Turned, StoreError> {

@@ -44,7 +44,7 @@ use super::{
     polls::{Turn, Turned},
     query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
     readiness::LastCommit,
-    sends::{Begun, SendKey, SendOutcome, SendRecord},
+    sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     unreadable::{LeftOut, Table, UnreadableRow},
 };
 use crate::{
@@ -231,8 +231,17 @@ impl Store for Postgres {
         self.write_send(send).await
     }
 
-    async fn end_send(&self, key: &SendKey, outcome: Option<&SendOutcome>) -> Result<(), StoreError> {
-        self.write_end_of_send(key, outcome).await
+    async fn call_send(&self, key: &SendKey, claim: Claim) -> Result<bool, StoreError> {
+        self.write_call_of_send(key, claim).await
+    }
+
+    async fn end_send(
+        &self,
+        key: &SendKey,
+        claim: Claim,
+        outcome: Option<&SendOutcome>,
+    ) -> Result<(), StoreError> {
+        self.write_end_of_send(key, claim, outcome).await
     }
 
     async fn take_turn(&self, turn: &Turn) -> Result<Turned, StoreError> {

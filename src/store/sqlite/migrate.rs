@@ -25,6 +25,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "0002_epochs",
         sql: include_str!("../../../migrations/sqlite/0002_epochs.sql"),
     },
+    Migration {
+        version: 3,
+        name: "0003_claims",
+        sql: include_str!("../../../migrations/sqlite/0003_claims.sql"),
+    },
 ];
 
 const CREATE: &str =

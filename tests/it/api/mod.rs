@@ -4,6 +4,7 @@ mod bearer;
 mod deliveries;
 mod document;
 mod events;
+mod extremes;
 mod quarantine;
 mod stats;
 mod stream;

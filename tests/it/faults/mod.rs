@@ -18,6 +18,7 @@ mod lost_writes;
 mod proxies;
 mod readers;
 mod restored;
+mod sends;
 mod wire;
 
 use nexo_receiver::{cli::rebuild::check, store::Store};

@@ -6,12 +6,11 @@ use nexo_receiver::{
     batch::Outcome,
     phone::Phone,
     secret::Secret,
-    signature::Signature,
     store::{
         Store, StoreError,
         polls::Turn,
         postgres::{Options, Postgres},
-        sends::{Begun, SendKey, SendOutcome, SendRecord},
+        sends::{Begun, Claim, Fingerprint, SendKey, SendOutcome, SendRecord},
     },
 };
 use sqlx::{Connection, PgConnection, Row};
@@ -242,7 +241,8 @@ async fn ask(store: &Postgres, question: usize, round: usize) -> usize {
     let key = || SendKey::parse(&name).unwrap();
     let send = SendRecord {
         key: key(),
-        fingerprint: Signature::from_bytes([1; 32]),
+        claim: Claim::fresh(),
+        fingerprint: Fingerprint::none(),
         phone: Phone::parse(DELIVERED.phone).unwrap(),
         began_at: hour,
     };
@@ -255,7 +255,7 @@ async fn ask(store: &Postgres, question: usize, round: usize) -> usize {
         }
         1 => store.release(vec![DELIVERED.received(0)]).await.unwrap(),
         2 => assert_eq!(store.begin_send(&send).await.unwrap(), Begun::Now),
-        3 => store.end_send(&key(), Some(&SendOutcome::Unclear)).await.unwrap(),
+        3 => store.end_send(&key(), send.claim, Some(&SendOutcome::Unclear)).await.unwrap(),
         4 => drop(store.take_turn(&turn).await.unwrap()),
         5 => drop(store.forget(hour).await.unwrap()),
         6 => store.announce("us").await.unwrap(),
@@ -264,9 +264,10 @@ async fn ask(store: &Postgres, question: usize, round: usize) -> usize {
         9 => drop(store.settled_among(&[id(&name)]).await.unwrap()),
         10 => drop(store.changes(store.latest_change().await.unwrap()).await.unwrap()),
         11 => store.ready().await.unwrap(),
+        12 => assert!(!store.call_send(&key(), send.claim).await.unwrap()),
         _ => unreachable!(),
     }
-    12
+    13
 }
 
 #[tokio::test]

@@ -6,9 +6,11 @@ use std::{fs, path::PathBuf};
 use nexo_receiver::{
     batch::Outcome,
     cli::rebuild::check,
+    phone::Phone,
+    provider::Code,
     store::{
         query::{ListDeliveries, ListQuarantine},
-        sends::{Begun, SendKey, SendRecord},
+        sends::{Begun, Claim, Fingerprint, SendKey, SendOutcome, SendRecord, SendState},
     },
 };
 
@@ -55,14 +57,21 @@ async fn what_an_earlier_release_kept_is_there(database: Database) {
         assert_eq!(pings.entries.len(), 1);
         let key = SendKey::parse("a-key").unwrap();
         let sent = page.entries.iter().find(|it| it.source.as_str() == "send").expect("one was sent");
+        let (phone, code) = (sent.phone.clone().unwrap(), Code::parse("482917").unwrap());
         let send = SendRecord {
             key,
-            fingerprint: pings.entries[0].verified.signature(),
-            phone: sent.phone.clone().unwrap(),
+            claim: Claim::fresh(),
+            fingerprint: Fingerprint::of(&phone, &code),
+            phone: phone.clone(),
             began_at: at("2026-05-26T10:00:00Z"),
         };
-        // Its request had another fingerprint than this one.
-        assert_eq!(store.begin_send(&send).await.unwrap(), Begun::OtherRequest);
+        let Begun::Known(known) = store.begin_send(&send).await.unwrap() else {
+            panic!("{version}: its key is free")
+        };
+        assert!(matches!(known.state, SendState::Ended(SendOutcome::Accepted(_))), "{version}: {known:?}");
+        // Its fingerprint was made with a key that may have changed since: the phone decides.
+        assert!(known.is_of(&phone, &code));
+        assert!(!known.is_of(&Phone::parse("+84980000000").unwrap(), &code));
 
         let told = page.entries.iter().find(|it| it.id.as_str() == "told-by-a-caller").unwrap();
         let id = told.id.as_str();

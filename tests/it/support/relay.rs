@@ -46,6 +46,8 @@ pub enum Harm {
 pub enum Whose {
     /// Those over which deliveries have been written before.
     Writers,
+    /// Those over which a send has been put on record.
+    Sends,
     /// Those that are opened from now on, from their first byte.
     New,
 }
@@ -122,6 +124,12 @@ impl Relay {
         self.begin(None);
     }
 
+    /// Counts anew the messages of such connections, and harms nobody.
+    pub fn count_of(&self, whose: Whose) {
+        let (way, part, harm) = (Way::ToServer, Part::Nothing, Harm::Cut);
+        self.begin(Some(Fault { whose, way, message: usize::MAX, part, harm }));
+    }
+
     /// Counts anew, up to the fault.
     pub fn arm(&self, fault: Fault) {
         self.begin(Some(fault));
@@ -156,6 +164,7 @@ impl Relay {
 struct Passage {
     shared: Arc<Shared>,
     writes: AtomicBool,
+    sends: AtomicBool,
     opened_in: usize,
     counted: [(AtomicUsize, AtomicUsize); 2],
     silent: AtomicBool,
@@ -173,6 +182,7 @@ async fn serve(shared: Arc<Shared>, client: TcpStream) {
     let passage = Passage {
         shared,
         writes: false.into(),
+        sends: false.into(),
         opened_in,
         counted: Default::default(),
         silent: false.into(),
@@ -225,10 +235,14 @@ impl Passage {
         if way == Way::ToServer && WRITES.into_iter().any(says) {
             self.writes.store(true, Ordering::SeqCst);
         }
+        if way == Way::ToServer && says(b"INTO sends") {
+            self.sends.store(true, Ordering::SeqCst);
+        }
         let fault = self.shared.fault.lock().unwrap();
         let turn = self.shared.turn.load(Ordering::SeqCst);
         let is_counted = match fault.map_or(Whose::Writers, |fault| fault.whose) {
             Whose::Writers => self.writes.load(Ordering::SeqCst),
+            Whose::Sends => self.sends.load(Ordering::SeqCst),
             Whose::New => self.opened_in == turn,
         };
         if !is_counted {
