@@ -181,7 +181,7 @@ async fn the_start_says_what_it_works_with(database: Database) {
         let log = logged.terminate().await;
         let [line] = &saying(&log, "starting")[..] else { panic!("{log}") };
         let fields = ["level", "version", "schema", "provider"].map(|name| line[name].as_str().unwrap());
-        assert_eq!(fields, ["INFO", env!("CARGO_PKG_VERSION"), "0001_custody", provider]);
+        assert_eq!(fields, ["INFO", env!("CARGO_PKG_VERSION"), "0003_claims", provider]);
         let store = line["store"].as_str().unwrap();
         let place = database.environment()[0].1.clone();
         if database.is_postgres() {

@@ -142,10 +142,12 @@ async fn an_epoch_ends_with_each_start_and_its_places_stay_valid(database: Datab
             let next = page(&*store, at).await;
             at = next.end;
             told.extend(next.changes.into_iter().map(|it| it.delivery.id.as_str().to_owned()));
-            told.len() == 3 - n
+            told.last().is_some_and(|id| id == "e2")
         })
         .await;
-        assert_eq!(told, ["e0", "e1", "e2"][n..]);
+        // A place may lie a little earlier, while another transaction of the server is under way.
+        assert!(told.len() >= 3 - n, "{told:?}");
+        assert_eq!(told, ["e0", "e1", "e2"][3 - told.len()..]);
     }
     let unknown = places[2].in_epoch(places[2].epoch ^ 1);
     for beyond in [unknown, Position::after(0, 0), Position::after(places[2].epoch, i64::MAX)] {
