@@ -100,16 +100,22 @@ impl Batch {
         self.events.chunk_by(|one, next| one.id() == next.id()).map(|of_one| &of_one[0])
     }
 
-    /// A batch of one event.
+    /// Takes the batch apart: each member as one arrival, in the batch's order, with what belongs to each of its copies,
+    /// the first copy first.
     #[must_use]
-    pub fn of_event(event: FoldedEvent) -> Self {
-        Self { events: vec![event], quarantine: Vec::new() }
-    }
-
-    /// A batch of one quarantined body.
-    #[must_use]
-    pub fn of_quarantine(body: FoldedQuarantine) -> Self {
-        Self { quarantine: vec![body], ..Self::default() }
+    pub fn unfold<T>(self, places: &Places, of_arrivals: Vec<T>) -> Vec<(Arrival, Vec<T>)> {
+        let events = self.events.len();
+        let members = self.events.into_iter().map(FoldedEvent::into_arrival);
+        let members = members.chain(self.quarantine.into_iter().map(FoldedQuarantine::into_arrival));
+        let mut members: Vec<_> = members.map(|arrival| (arrival, Vec::new())).collect();
+        for (place, of_arrival) in places.0.iter().zip(of_arrivals) {
+            let member = match *place {
+                Place::Event { index, .. } => index,
+                Place::Quarantine(index) => events + index,
+            };
+            members[member].1.push(of_arrival);
+        }
+        members
     }
 }
 
@@ -151,6 +157,11 @@ impl Copies for FoldedQuarantine {
 }
 
 impl FoldedQuarantine {
+    fn into_arrival(self) -> Arrival {
+        let Self { verified, received_at, reason, times } = self;
+        Arrival { received_at, times, meaning: Meaning::NotUnderstood(reason, verified) }
+    }
+
     /// What became of it, once it is committed.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -162,12 +173,9 @@ impl FoldedQuarantine {
 }
 
 impl FoldedEvent {
-    /// The same bytes for quarantine, since the store refuses the event that they are; `None` when nobody signed them.
-    #[must_use]
-    pub fn refused_by_store(self) -> Option<FoldedQuarantine> {
-        let Proof::Signed(verified) = self.proof else { return None };
-        let (received_at, reason) = (self.event.told.received_at, NotUnderstood::RefusedByStore);
-        Some(FoldedQuarantine { verified, received_at, reason, times: self.times })
+    fn into_arrival(self) -> Arrival {
+        let Self { proof, event, times } = self;
+        Arrival { received_at: event.told.received_at, times, meaning: Meaning::Event(event, proof) }
     }
 
     /// Whose event it is.
@@ -216,24 +224,18 @@ enum Place {
 }
 
 impl Places {
-    /// The same answer for each arrival's sender.
-    #[must_use]
-    pub fn all<E: Copy>(&self, answer: Result<Outcome, E>) -> Vec<Result<Outcome, E>> {
-        vec![answer; self.0.len()]
-    }
-
     /// What to tell each arrival's sender, from what became of each of [`Batch::events`] and [`Batch::quarantine`].
     /// Of several copies of one new event the first is new and the others have been seen.
     #[must_use]
-    pub fn answers<E: Copy>(
+    pub fn answers<E: Clone>(
         &self,
         events: &[Result<Outcome, E>],
         quarantine: &[Result<Outcome, E>],
     ) -> Vec<Result<Outcome, E>> {
         let answer = |place: &Place| match *place {
-            Place::Quarantine(index) => quarantine[index],
-            Place::Event { index, first: true } => events[index],
-            Place::Event { index, first: false } => events[index].map(|outcome| match outcome {
+            Place::Quarantine(index) => quarantine[index].clone(),
+            Place::Event { index, first: true } => events[index].clone(),
+            Place::Event { index, first: false } => events[index].clone().map(|outcome| match outcome {
                 Outcome::New | Outcome::Kept | Outcome::Seen => Outcome::Seen,
                 quarantined @ (Outcome::Quarantined | Outcome::TestPing) => quarantined,
             }),
@@ -266,6 +268,21 @@ mod tests {
         format!(
             r#"{{"type":"otp","id":"{id}","phone":"+84981234567","carrier":"viettel","status":"{status}","cost":0}}"#
         )
+    }
+
+    #[test]
+    fn a_batch_that_is_taken_apart_and_folded_again_is_the_same() {
+        let bodies =
+            [event("b", "sent"), event("a", "sent"), "ping".into(), event("b", "sent"), "ping".into()];
+        let arrivals = bodies.iter().zip(0..).map(|(body, second)| arrival(body, second)).collect();
+        let (batch, places) = Batch::fold(arrivals);
+        let members = batch.unfold(&places, (0..5).collect());
+        let copies: Vec<_> = members.iter().map(|(_, copies)| copies.clone()).collect();
+        assert_eq!(copies, [vec![1], vec![0, 3], vec![2, 4]]);
+        let (again, _) = Batch::fold(members.into_iter().map(|(arrival, _)| arrival).collect());
+        assert_eq!(again.events.iter().map(|event| event.times).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(again.quarantine[0].times, 2);
+        assert_eq!(again.events[1].event.told.received_at.micros(), 0);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! The bounded queue and the group commit.
 //!
-//! Lives here: who waits, what is committed together, and the one policy for a store that refuses or is away. Does
-//! not: SQL, HTTP. No timer gathers arrivals: what waited while a commit ran is the next batch, and a lone arrival
-//! is one at once.
+//! Lives here: who waits, and what is committed together. Does not: SQL, HTTP. No timer gathers arrivals: what waited
+//! while a commit ran is the next batch, and a lone arrival is one at once.
 
+mod apart;
+mod commits;
 mod log;
+mod share;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -21,19 +25,17 @@ use tokio::{
 };
 
 use crate::{
-    batch::{Batch, FoldedQuarantine, Outcome},
+    batch::{Batch, Outcome},
     event::Arrival,
     logs,
     metrics::Metrics,
     news::News,
-    store::{Store, StoreError},
+    store::{Fault, Store},
     waiting::Waiters,
 };
-use log::Log;
-
-/// After the store was found unavailable, for this long nothing is tried and all is refused at once: a database
-/// that comes back is not met by a storm of connections, and a sender does not wait for what is known.
-const PAUSE: Duration = Duration::from_millis(100);
+use apart::{Apart, Pieces};
+use commits::{Commits, Failure};
+use share::Share;
 
 /// With so many that wait a commit begins beside another one. Where the database is near and its disk is fast, two at a
 /// time share what one does cheaper; where they are slow, more than these wait soon.
@@ -50,6 +52,8 @@ pub struct Options {
     pub batch: usize,
     /// Which events get a log line of their own.
     pub log_events: logs::Events,
+    /// How long an event waits for a lock that another transaction has on its delivery.
+    pub lock_wait: Duration,
 }
 
 /// The queue has no room.
@@ -57,10 +61,31 @@ pub struct Options {
 #[error("the queue is full")]
 pub struct QueueFull;
 
-/// The store has not kept it, as far as is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the store has not kept it")]
-pub struct NotKept;
+/// Of the queue's room, so much may be taken by what waits for locks: a whole, divided by this.
+const FOR_LOCKED: usize = 8;
+
+/// Why an event was not kept, as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotKept {
+    /// Nothing can be kept at the moment.
+    #[error("the store is unavailable")]
+    Unavailable,
+    /// Another transaction has locked its delivery.
+    #[error("its delivery is locked by another transaction")]
+    Contended,
+    /// The database would refuse it again; what it says, without any value.
+    #[error("the store refuses it: {0}")]
+    Refused(Arc<str>),
+}
+
+impl From<Fault> for NotKept {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreadable(why) | Fault::Refused(why) => Self::Refused(why.into()),
+            Fault::Contended(_) => Self::Contended,
+        }
+    }
+}
 
 /// What a waiting sender is told.
 pub type Answer = Result<Outcome, NotKept>;
@@ -71,7 +96,28 @@ pub struct Writer {
     queue: mpsc::Sender<Waiting>,
     bytes: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    enough: Arc<Notify>,
+    enough: Arc<Enough>,
+}
+
+/// Told when what waits becomes worth a sync.
+#[derive(Default)]
+struct Enough {
+    notify: Notify,
+    /// Whether it was told since the writer last looked.
+    told: AtomicBool,
+}
+
+impl Enough {
+    fn tell(&self) {
+        if !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::AcqRel) {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Wants to be told again.
+    fn listen(&self) {
+        self.told.swap(false, Ordering::AcqRel);
+    }
 }
 
 struct Waiting {
@@ -94,19 +140,23 @@ impl Writer {
     ) -> (Self, JoinHandle<()>) {
         let (queue, arrivals) = mpsc::channel(options.queue);
         let bytes = Arc::new(Semaphore::new(options.queue_bytes));
-        let enough = Arc::new(Notify::new());
-        let commits = GroupCommit {
-            store,
-            metrics: Arc::clone(&metrics),
-            waiters,
-            news,
+        let enough = Arc::<Enough>::default();
+        let lanes = store.lanes();
+        let commits = Arc::new(Commits::new(store, Arc::clone(&metrics), waiters, news, options.log_events));
+        let (most, most_bytes) = (options.queue.div_ceil(FOR_LOCKED), options.queue_bytes / FOR_LOCKED);
+        let apart = Arc::new(Apart::new(Arc::clone(&commits), options.lock_wait, most, most_bytes));
+        let (troubles, pieces) = mpsc::channel(1);
+        let group = GroupCommit {
+            commits,
+            lanes,
             batch: options.batch,
             enough: Arc::clone(&enough),
-            away: Mutex::default(),
-            broken: AtomicBool::new(false),
-            log: Mutex::new(Log::new(options.log_events)),
+            metrics: Arc::clone(&metrics),
+            apart,
+            troubles,
+            lock_wait: options.lock_wait,
         };
-        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(commits).run(arrivals)))
+        (Self { queue, bytes, metrics, enough }, tokio::spawn(Arc::new(group).run(arrivals, pieces)))
     }
 
     /// Queues an arrival. From here on it is committed whether or not anybody waits for the answer.
@@ -122,8 +172,8 @@ impl Writer {
             self.metrics.queue_depth.dec();
             return Err(QueueFull);
         }
-        if self.queue.max_capacity() - self.queue.capacity() == WORTH_A_SYNC {
-            self.enough.notify_one();
+        if self.queue.max_capacity() - self.queue.capacity() >= WORTH_A_SYNC {
+            self.enough.tell();
         }
         Ok(receiver)
     }
@@ -141,38 +191,24 @@ impl Writer {
 }
 
 struct GroupCommit {
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    waiters: Arc<Waiters>,
-    news: Arc<News>,
+    commits: Arc<Commits>,
+    lanes: usize,
     batch: usize,
-    /// Told when what waits becomes worth a sync.
-    enough: Arc<Notify>,
-    away: Mutex<Option<Away>>,
-    broken: AtomicBool,
-    log: Mutex<Log>,
-}
-
-/// The store is unavailable.
-struct Away {
-    since: Instant,
-    try_again: Instant,
-}
-
-/// Why a batch was not committed.
-enum Failure {
-    /// Something in it is at fault.
-    Refused(String),
-    /// The store is.
-    NotKept,
+    enough: Arc<Enough>,
+    metrics: Arc<Metrics>,
+    apart: Arc<Apart>,
+    /// What could not be committed as a whole, to be separated.
+    troubles: mpsc::Sender<Pieces>,
+    lock_wait: Duration,
 }
 
 impl GroupCommit {
-    async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>) {
-        let mut under_way = JoinSet::new();
+    async fn run(self: Arc<Self>, mut queue: mpsc::Receiver<Waiting>, troubles: mpsc::Receiver<Pieces>) {
+        let (mut under_way, mut side) = (JoinSet::new(), JoinSet::new());
+        side.spawn(Arc::clone(&self.apart).run(troubles));
         loop {
-            let lane =
-                under_way.is_empty() || (under_way.len() < self.store.lanes() && queue.len() >= WORTH_A_SYNC);
+            self.enough.listen();
+            let lane = under_way.is_empty() || (under_way.len() < self.lanes && queue.len() >= WORTH_A_SYNC);
             tokio::select! {
                 biased;
                 Some(done) = under_way.join_next(), if !under_way.is_empty() => {
@@ -180,6 +216,8 @@ impl GroupCommit {
                         return;
                     }
                 }
+                // Before the end only if it failed.
+                _ = side.join_next() => return,
                 waiting = self.next(&mut queue), if lane => match waiting {
                     // A task of its own would cost a lone one two more hand-overs between threads. It gets one when others
                     // are to be committed beside it.
@@ -188,7 +226,7 @@ impl GroupCommit {
                         tokio::select! {
                             biased;
                             () = &mut commit => {}
-                            () = self.enough.notified() => {
+                            () = self.enough.notify.notified() => {
                                 under_way.spawn(commit);
                             }
                         }
@@ -198,25 +236,27 @@ impl GroupCommit {
                     }
                     None => break,
                 },
-                () = self.enough.notified(), if !lane => {}
+                () = self.enough.notify.notified(), if !lane => {}
             }
-            if self.broken.load(Ordering::Acquire) {
+            if self.commits.is_broken() {
                 // Dropping the queue tells all that wait, and ends the service.
                 return;
             }
         }
         under_way.join_all().await;
-        lock(&self.log).write();
+        let _ = self.troubles.send(None).await;
+        side.join_all().await;
+        self.commits.log().write();
     }
 
     /// What is to be committed next; `None` when nobody can hand over any more.
     async fn next(&self, queue: &mut mpsc::Receiver<Waiting>) -> Option<Vec<Waiting>> {
         let mut waiting = Vec::with_capacity(queue.len().clamp(1, self.batch));
-        let due = lock(&self.log).due;
+        let due = self.commits.log().due;
         if let Some(due) = due
             && timeout_at(due.into(), queue.recv_many(&mut waiting, self.batch)).await.is_err()
         {
-            lock(&self.log).write();
+            self.commits.log().write();
         }
         if waiting.is_empty() {
             queue.recv_many(&mut waiting, self.batch).await;
@@ -225,6 +265,11 @@ impl GroupCommit {
     }
 
     async fn commit_and_answer(self: Arc<Self>, waiting: Vec<Waiting>) {
+        self.metrics.queue_depth.dec_by(i64::try_from(waiting.len()).unwrap_or(i64::MAX));
+        let waiting = self.apart.take_suspects(waiting);
+        if waiting.is_empty() {
+            return;
+        }
         let (mut arrivals, mut senders) =
             (Vec::with_capacity(waiting.len()), Vec::with_capacity(waiting.len()));
         let mut room: Option<OwnedSemaphorePermit> = None;
@@ -236,113 +281,34 @@ impl GroupCommit {
                 None => room = Some(one.room),
             }
         }
-        self.metrics.queue_depth.dec_by(i64::try_from(senders.len()).unwrap_or(i64::MAX));
-        let answers = self.commit(arrivals).await;
-        for (sender, answer) in senders.into_iter().zip(answers) {
-            // A sender that hung up is no reason not to have committed.
-            let _ = sender.send(answer);
-        }
-    }
-
-    async fn commit(&self, arrivals: Vec<Arrival>) -> Vec<Answer> {
-        let started = Instant::now();
         let (batch, places) = Batch::fold(arrivals);
-        let quarantined: Vec<Answer> = batch.quarantine.iter().map(|body| Ok(body.outcome())).collect();
-        let answers = match self.attempt(&batch).await {
-            Ok(outcomes) => {
-                lock(&self.log).report(&batch, &outcomes);
-                let events: Vec<Answer> = outcomes.into_iter().map(Ok).collect();
-                places.answers(&events, &quarantined)
-            }
-            Err(Failure::NotKept) => places.all(Err(NotKept)),
-            Err(Failure::Refused(reason)) => {
-                tracing::warn!(reason, "the store refused a batch: committing its members one by one");
-                let (events, quarantine) = self.one_by_one(batch).await;
-                places.answers(&events, &quarantine)
-            }
-        };
-        let took = started.elapsed();
-        self.metrics.committed(answers.len(), took);
-        tracing::debug!(arrivals = answers.len(), seconds = took.as_secs_f64(), "commit");
-        answers
-    }
-
-    /// One commit, unless the store was found away a moment ago.
-    async fn attempt(&self, batch: &Batch) -> Result<Vec<Outcome>, Failure> {
-        let now = Instant::now();
-        if lock(&self.away).as_ref().is_some_and(|away| now < away.try_again) {
-            return Err(Failure::NotKept);
-        }
-        match self.store.commit(batch).await {
-            Ok(outcomes) => {
-                let events = batch.events.iter().map(|event| &event.event.told);
-                self.waiters.settled(events.filter(|told| told.status.is_terminal()).map(|told| &told.id));
-                // An older event may have completed what is shown.
-                if outcomes.iter().any(|outcome| matches!(outcome, Outcome::New | Outcome::Kept)) {
-                    self.news.committed();
+        match self.commits.attempt(&batch, senders.len()).await {
+            Ok(kept) if kept.iter().all(Result::is_ok) => {
+                let kept: Vec<Answer> = kept.into_iter().map(|kept| kept.map_err(NotKept::from)).collect();
+                let (events, quarantine) = kept.split_at(batch.events.len());
+                for (sender, answer) in senders.into_iter().zip(places.answers(events, quarantine)) {
+                    // The event is committed even if the sender has disconnected.
+                    let _ = sender.send(answer);
                 }
-                if let Some(away) = lock(&self.away).take() {
-                    tracing::info!(seconds = away.since.elapsed().as_secs_f64(), "the store is back");
-                }
-                Ok(outcomes)
             }
-            Err(StoreError::Refused(reason)) => Err(Failure::Refused(reason)),
-            Err(StoreError::Broken(reason)) => {
-                tracing::error!(reason, "the store can't be trusted any more: nothing more is acknowledged");
-                self.broken.store(true, Ordering::Release);
-                Err(Failure::NotKept)
-            }
-            Err(error) => {
-                let mut state = lock(&self.away);
-                let since = state.take().map_or(now, |away| away.since);
-                if since == now {
-                    tracing::error!(%error, "a commit failed: webhooks are answered 503 until the store is back");
+            Err(Failure::Unavailable) => {
+                for sender in senders {
+                    let _ = sender.send(Err(NotKept::Unavailable));
                 }
-                *state = Some(Away { since, try_again: Instant::now() + PAUSE });
-                Err(Failure::NotKept)
+            }
+            failed => {
+                let until = Instant::now() + self.lock_wait;
+                let members = batch.unfold(&places, senders).into_iter();
+                let shares = members.map(|(arrival, senders)| {
+                    let bytes = arrival.body().len() * senders.len();
+                    Share::new(arrival, senders, room.as_mut().and_then(|room| room.split(bytes)), until)
+                });
+                let left = self.apart.sort_out(shares.collect(), failed).await;
+                if !left.is_empty() {
+                    // Waits while another batch is separated.
+                    let _ = self.troubles.send(Some(left)).await;
+                }
             }
         }
     }
-
-    /// What the store refuses as an event is kept in quarantine, so that nothing verified is ever lost.
-    async fn one_by_one(&self, batch: Batch) -> (Vec<Answer>, Vec<Answer>) {
-        let (mut events, mut quarantine) = (Vec::new(), Vec::new());
-        for event in batch.events {
-            let batch = Batch::of_event(event.clone());
-            events.push(match (self.attempt(&batch).await, event.refused_by_store()) {
-                (Ok(outcomes), _) => {
-                    lock(&self.log).report(&batch, &outcomes);
-                    Ok(outcomes[0])
-                }
-                (Err(Failure::NotKept), _) => Err(NotKept),
-                (Err(Failure::Refused(_)), Some(body)) => self.quarantine(Batch::of_quarantine(body)).await,
-                (Err(Failure::Refused(reason)), None) => {
-                    tracing::error!(reason, "the store refuses to keep what was told of a delivery");
-                    Err(NotKept)
-                }
-            });
-        }
-        for body in batch.quarantine {
-            quarantine.push(self.quarantine(Batch::of_quarantine(body)).await);
-        }
-        (events, quarantine)
-    }
-
-    async fn quarantine(&self, batch: Batch) -> Answer {
-        match self.attempt(&batch).await {
-            Ok(outcomes) => {
-                lock(&self.log).report(&batch, &outcomes);
-                Ok(batch.quarantine.first().map_or(Outcome::Quarantined, FoldedQuarantine::outcome))
-            }
-            Err(Failure::NotKept) => Err(NotKept),
-            Err(Failure::Refused(reason)) => {
-                tracing::error!(reason, "the store refuses to keep a body even in quarantine");
-                Err(NotKept)
-            }
-        }
-    }
-}
-
-fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -88,12 +88,12 @@ async fn release(
     }
     match store.release(understood.clone()).await {
         Ok(()) => reprocessed.released += count,
-        Err(StoreError::Refused(_)) => {
+        Err(StoreError::Refused(_) | StoreError::Corrupt(_)) => {
             for arrival in understood {
                 match store.release(vec![arrival]).await {
                     Ok(()) => reprocessed.released += 1,
-                    Err(StoreError::Refused(_)) => {
-                        let reason = crate::event::NotUnderstood::RefusedByStore.code();
+                    Err(StoreError::Refused(_) | StoreError::Corrupt(_)) => {
+                        let reason = crate::event::NotUnderstood::REFUSED_BY_STORE;
                         *reprocessed.stay.entry(reason).or_default() += 1;
                     }
                     Err(error) => return Err(error),
@@ -122,12 +122,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        batch::{Batch, Outcome},
+        batch::Batch,
         clock::Timestamp,
         delivery::{Delivery, DeliveryId},
         signature::{Digest, Signature, Verified},
         store::{
-            Events,
+            Events, Kept,
             changes::{ChangePage, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
@@ -178,7 +178,7 @@ mod tests {
             Ok(())
         }
 
-        async fn commit(&self, _: &Batch) -> Result<Vec<Outcome>, StoreError> {
+        async fn commit(&self, _: &Batch) -> Result<Vec<Kept>, StoreError> {
             unreachable!()
         }
         async fn delivery(&self, _: &DeliveryId) -> Result<Option<Delivery>, StoreError> {

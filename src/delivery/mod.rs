@@ -66,8 +66,8 @@ impl DeliveryId {
         }
     }
 
-    /// The id as a UUID, for a store that keeps those in less room: its own, if it is one as UUIDs are written (RFC 9562,
-    /// lower-case); else one of version 8 made of the text's digest, which is no other id's.
+    /// The id as a UUID, for a store that keeps those in less room: [`DeliveryId::as_uuid`]; else one of version 8 made
+    /// of the text's digest. The two sets are disjoint, so that no id can be chosen to collide with another one.
     #[must_use]
     pub fn key(&self) -> DeliveryKey {
         match self.as_uuid() {
@@ -79,10 +79,11 @@ impl DeliveryId {
         }
     }
 
-    /// The id, if it is a UUID as UUIDs are written.
+    /// The id, if it is a UUID as UUIDs are written, and not of version 8, whose values are kept for digests.
     #[must_use]
     pub fn as_uuid(&self) -> Option<Uuid> {
-        let uuid = Uuid::try_parse(&self.0).ok()?;
+        const OF_DIGESTS: usize = 8;
+        let uuid = Uuid::try_parse(&self.0).ok().filter(|uuid| uuid.get_version_num() != OF_DIGESTS)?;
         let mut written = Uuid::encode_buffer();
         (*uuid.hyphenated().encode_lower(&mut written) == *self.0).then_some(uuid)
     }

@@ -130,6 +130,16 @@ fn each_id_has_a_key_of_its_own() {
 }
 
 #[test]
+fn no_id_can_be_chosen_to_have_anothers_key() {
+    let id = |text: &str| DeliveryId::parse(text.into()).unwrap();
+    let derived = id("a").key().uuid().to_string();
+    assert_eq!(id(&derived).as_uuid(), None);
+    assert_ne!(id(&derived).key(), id("a").key());
+    let again = id(&derived).key().uuid().to_string();
+    assert_ne!(id(&again).key(), id(&derived).key());
+}
+
+#[test]
 fn an_id_has_a_length_that_an_index_can_hold() {
     assert!(DeliveryId::parse("x".repeat(255)).is_ok());
     for wrong in [String::new(), "x".repeat(256), "é".repeat(128), "a\0".into()] {

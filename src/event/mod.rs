@@ -71,6 +71,16 @@ impl Arrival {
         }
     }
 
+    /// The same bytes for quarantine; `None` if nobody signed them.
+    #[must_use]
+    pub fn for_quarantine(self, reason: NotUnderstood) -> Option<Self> {
+        let verified = match self.meaning {
+            Meaning::Event(_, Proof::Signed(verified)) | Meaning::NotUnderstood(_, verified) => verified,
+            Meaning::Event(_, Proof::Unsigned(_)) => return None,
+        };
+        Some(Self { meaning: Meaning::NotUnderstood(reason, verified), ..self })
+    }
+
     /// The event, if it is one.
     #[must_use]
     pub fn event(&self) -> Option<&Event> {
@@ -115,11 +125,27 @@ pub enum NotUnderstood {
     #[error("a test ping (id `{TEST_PING_ID}`): no OTP was sent")]
     TestPing,
     /// An event, but the database refused to hold it.
-    #[error("the database refused to keep it as an event")]
-    RefusedByStore,
+    #[error("the database refused to keep it as an event of delivery `{delivery}`: {why}")]
+    RefusedByStore {
+        /// The delivery's id.
+        delivery: String,
+        /// What the database said, without any value.
+        why: String,
+    },
+    /// An event, but the stored row of its delivery cannot be read.
+    #[error("the stored row of delivery `{delivery}` cannot be read: {why}")]
+    UnreadableRow {
+        /// The delivery's id.
+        delivery: String,
+        /// What is wrong with the row, without any value.
+        why: String,
+    },
 }
 
 impl NotUnderstood {
+    /// The code of [`NotUnderstood::RefusedByStore`].
+    pub const REFUSED_BY_STORE: &str = "refused_by_store";
+
     /// A word for the reason, for filters and metrics; one of a fixed few.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -129,7 +155,8 @@ impl NotUnderstood {
             Self::IllTypedField { .. } => "ill_typed_field",
             Self::UnknownStatus => "unknown_status",
             Self::TestPing => "test_ping",
-            Self::RefusedByStore => "refused_by_store",
+            Self::RefusedByStore { .. } => Self::REFUSED_BY_STORE,
+            Self::UnreadableRow { .. } => "unreadable_row",
         }
     }
 }

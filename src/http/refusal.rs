@@ -44,6 +44,10 @@ pub enum Refusal {
     MethodNotAllowed,
     /// The webhook's path knows one method only.
     NotAPost,
+    /// The database refuses what was to be kept; what it says.
+    RefusedByStore(String),
+    /// Another transaction has locked the delivery.
+    DeliveryLocked,
     /// The store does not answer now.
     StoreUnavailable,
     /// What was asked for cannot be read; what of it.
@@ -77,14 +81,16 @@ impl Refusal {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::InvalidParameter(_) | Self::InvalidBody(_) | Self::InvalidKey(_) => StatusCode::BAD_REQUEST,
-            Self::KeyOfAnotherRequest => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::KeyOfAnotherRequest | Self::RefusedByStore(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoProviderKey | Self::NoChanges => StatusCode::NOT_IMPLEMENTED,
             Self::ChangesExpired => StatusCode::GONE,
             Self::Providers(refusal) => status_of(refusal),
             Self::MayHaveBeenSent => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
-            Self::StoreUnavailable | Self::ProviderNotReached => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Unreadable(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -107,6 +113,8 @@ impl Refusal {
             Self::InvalidBody(_) => "invalid_body",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::MethodNotAllowed | Self::NotAPost => "method_not_allowed",
+            Self::RefusedByStore(_) => "refused_by_store",
+            Self::DeliveryLocked => "delivery_locked",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unreadable(_) => "unreadable",
             Self::Internal => "internal",
@@ -149,6 +157,13 @@ impl Refusal {
             }
             Self::BodyTooLarge(limit) => return format!("send a body of {limit} bytes at most").into(),
             Self::MethodNotAllowed | Self::NotAPost => "use a method that the `Allow` header names",
+            Self::RefusedByStore(why) => {
+                return format!(
+                    "the database refuses to keep this, and would again ({why}): send other values, or have the database put right"
+                )
+                .into();
+            }
+            Self::DeliveryLocked => "another transaction has locked this delivery: try again in a second",
             Self::StoreUnavailable => "the store does not answer: try again in a second",
             Self::Internal => "the service failed to answer: its log says why",
         };
@@ -159,7 +174,7 @@ impl Refusal {
         match self {
             Self::Unauthorized => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::NotAPost => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::StoreUnavailable | Self::ProviderNotReached => {
+            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             Self::Providers(provider::Refusal::TooManyCalls { retry_after }) => {

@@ -19,7 +19,13 @@ use super::{
     parameters::{self, PathId},
     refusal::Refusal,
 };
-use crate::{clock::Timestamp, event::Arrival, store::Store, watch::watched, writer::Writer};
+use crate::{
+    clock::Timestamp,
+    event::Arrival,
+    store::Store,
+    watch::watched,
+    writer::{NotKept, Writer},
+};
 
 /// Where what callers tell is taken in.
 #[derive(Clone)]
@@ -40,6 +46,8 @@ impl Desk {
         let answer = self.writer.submit(arrival).map_err(|_| Refusal::StoreUnavailable)?;
         match timeout(self.answer_timeout, answer).await {
             Ok(Ok(Ok(_))) => Ok(()),
+            Ok(Ok(Err(NotKept::Contended))) => Err(Refusal::DeliveryLocked),
+            Ok(Ok(Err(NotKept::Refused(why)))) => Err(Refusal::RefusedByStore(why.to_string())),
             _ => Err(Refusal::StoreUnavailable),
         }
     }

@@ -35,7 +35,7 @@ use crate::{
     event::Arrival,
     metrics::{Fate, Metrics},
     signature::{Keyring, Signature, Verified},
-    writer::Writer,
+    writer::{NotKept, Writer},
 };
 
 /// The header that carries the signature (provider's guide).
@@ -255,8 +255,10 @@ impl Custody {
         let Ok(answer) = self.writer.submit(arrival) else { return Fate::Full };
         match deadlines.within(self.answer_timeout, answer).await {
             Some(Ok(Ok(outcome))) => Fate::Kept(outcome),
-            // Not kept, the writer gone, or too late: it may be committed yet, but nothing is promised.
-            Some(Ok(Err(_)) | Err(_)) | None => Fate::StoreUnavailable,
+            Some(Ok(Err(NotKept::Contended))) => Fate::Contended,
+            Some(Ok(Err(NotKept::Refused(_)))) => Fate::Refused,
+            // The writer gone, or too late: it may be committed yet, but nothing is promised.
+            Some(Ok(Err(NotKept::Unavailable)) | Err(_)) | None => Fate::StoreUnavailable,
         }
     }
 }

@@ -25,13 +25,17 @@ pub enum Fate {
     WrongPath,
     /// No room in memory or in the queue.
     Full,
+    /// Its delivery is locked by another transaction.
+    Contended,
+    /// The store refuses it, in quarantine too.
+    Refused,
     /// The store did not keep it, or not in time.
     StoreUnavailable,
 }
 
 impl Fate {
     /// Every one, so that each is a number from the start.
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Kept(Outcome::New),
         Self::Kept(Outcome::Kept),
         Self::Kept(Outcome::Seen),
@@ -43,6 +47,8 @@ impl Fate {
         Self::BrokenOff,
         Self::WrongPath,
         Self::Full,
+        Self::Contended,
+        Self::Refused,
         Self::StoreUnavailable,
     ];
 
@@ -55,6 +61,8 @@ impl Fate {
             Self::BrokenOff => "broken_off",
             Self::WrongPath => "wrong_path",
             Self::Full => "full",
+            Self::Contended => "contended",
+            Self::Refused => "refused",
             Self::StoreUnavailable => "store_unavailable",
         }
     }

@@ -135,7 +135,8 @@ impl Reconciled {
         self.told_cost = sum(self.told_cost, known.cost).ok_or(RangeError::Sum)?;
         self.charged_cost = sum(self.charged_cost, told.cost).ok_or(RangeError::Sum)?;
         if differ(&known, &told) {
-            store.commit(&Batch::fold(vec![arrival]).0).await?;
+            let kept = store.commit(&Batch::fold(vec![arrival]).0).await?;
+            kept.into_iter().try_for_each(|kept| kept.map(drop)).map_err(StoreError::from)?;
             self.differences.push(Difference { known, told });
         }
         Ok(())

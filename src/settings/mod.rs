@@ -302,6 +302,8 @@ fn writer(layers: &Layers) -> Result<writer::Options, SettingsError> {
         queue_bytes: layers.number("limits.queue_bytes", body_bytes(layers)?..=MOST_BYTES)?,
         batch: layers.number("limits.batch", 1..=65_536)?,
         log_events: layers.text("log.events", "off, sampled or all", logs::Events::parse)?,
+        // So that the answer comes within the time of a commit.
+        lock_wait: layers.seconds("store.commit_seconds", HOUR)?.mul_f64(0.9),
     })
 }
 

@@ -13,7 +13,7 @@ use std::{
     ops::Range,
 };
 
-use super::StoreError;
+use super::{Fault, Kept};
 use crate::{
     batch::{Batch, Copies as _, FoldedEvent, Outcome},
     delivery::DeliveryId,
@@ -22,7 +22,7 @@ use crate::{
 
 /// What became of each of a batch's events, as far as that is known.
 #[derive(Clone)]
-pub(super) struct Committed(Vec<Option<Outcome>>);
+pub(super) struct Committed(Vec<Option<Kept>>);
 
 impl Committed {
     /// Nothing is known of a batch's events.
@@ -34,7 +34,7 @@ impl Committed {
     pub(super) fn stands(&mut self, batch: &Batch, id: &DeliveryId, times: u64) {
         let leader = batch.events.partition_point(|event| event.id() < id);
         if let Some(event) = batch.events.get(leader).filter(|event| event.id() == id) {
-            self.0[leader] = Some(if event.times == times { Outcome::New } else { Outcome::Seen });
+            self.0[leader] = Some(Ok(if event.times == times { Outcome::New } else { Outcome::Seen }));
         }
     }
 
@@ -42,7 +42,7 @@ impl Committed {
     pub(super) fn all_are_new(&mut self, batch: &Batch) {
         let mut leader = 0;
         for of_one in batch.events.chunk_by(|one, next| one.id() == next.id()) {
-            self.0[leader] = Some(Outcome::New);
+            self.0[leader] = Some(Ok(Outcome::New));
             leader += of_one.len();
         }
     }
@@ -61,13 +61,31 @@ impl Committed {
         ids
     }
 
-    /// What became of each event.
+    /// What became of each member of the batch, once all is committed.
+    pub(super) fn kept(self, batch: &Batch) -> Vec<Kept> {
+        // Its row was there in the first step.
+        let gone = || Err(Fault::Contended("its row was deleted meanwhile".into()));
+        let events = self.0.into_iter().map(|kept| kept.unwrap_or_else(gone));
+        events.chain(batch.quarantine.iter().map(|body| Ok(body.outcome()))).collect()
+    }
+
+    /// What became of each member of the batch, if the first step is all that was committed.
+    pub(super) fn kept_but_for(self, batch: &Batch, fault: &Fault) -> Vec<Kept> {
+        let fault = || Err(fault.clone());
+        let events = self.0.into_iter().map(|kept| kept.unwrap_or_else(fault));
+        events.chain(batch.quarantine.iter().map(|_| fault())).collect()
+    }
+
+    /// Requires that each event was kept.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] when the database did not answer for one of them.
-    pub(super) fn outcomes(self) -> Result<Vec<Outcome>, StoreError> {
-        let missing = || StoreError::Corrupt("a commit that left out an event".into());
-        self.0.into_iter().map(|outcome| outcome.ok_or_else(missing)).collect()
+    /// What is wrong with one that was not.
+    pub(super) fn require_all(&self) -> Result<(), String> {
+        self.0.iter().try_for_each(|kept| match kept {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(fault)) => Err(fault.to_string()),
+            None => Err("its row was deleted meanwhile".into()),
+        })
     }
 }
 
@@ -108,12 +126,12 @@ impl<'a> Settling<'a> {
             let known = present.event.told.clone();
             match event.standing().cmp(present.standing()) {
                 Ordering::Equal => {
-                    self.committed.0[index] = Some(Outcome::Seen);
+                    self.committed.0[index] = Some(Ok(Outcome::Seen));
                     present.add(event.clone());
                     changed = true;
                 }
                 Ordering::Greater => {
-                    self.committed.0[index] = Some(Outcome::New);
+                    self.committed.0[index] = Some(Ok(Outcome::New));
                     let displaced = std::mem::replace(&mut present, event.clone());
                     self.add_older(displaced, None);
                 }
@@ -127,6 +145,13 @@ impl<'a> Settling<'a> {
         }
         if changed {
             self.changed.push(present);
+        }
+    }
+
+    /// The batch's events of one delivery cannot be merged into its row.
+    pub(super) fn unreadable(&mut self, id: &DeliveryId, why: &str) {
+        for index in self.of(id) {
+            self.committed.0[index].get_or_insert_with(|| Err(Fault::Unreadable(why.to_owned())));
         }
     }
 
@@ -145,7 +170,7 @@ impl<'a> Settling<'a> {
             // It stood in the row a moment ago.
             Entry::Occupied(mut same) => {
                 if let Some(index) = index {
-                    self.committed.0[index] = Some(Outcome::Seen);
+                    self.committed.0[index] = Some(Ok(Outcome::Seen));
                 }
                 same.get_mut().0.add(event);
             }
@@ -160,7 +185,8 @@ impl<'a> Settling<'a> {
     /// An event is among the older ones now, and has been received this many times.
     pub(super) fn kept(&mut self, id: &DeliveryId, digest: Digest, times: u64) {
         if let Some((event, Some(index))) = self.older.get(&(id.clone(), digest)) {
-            self.committed.0[*index] = Some(if event.times == times { Outcome::Kept } else { Outcome::Seen });
+            let outcome = if event.times == times { Outcome::Kept } else { Outcome::Seen };
+            self.committed.0[*index] = Some(Ok(outcome));
         }
     }
 

@@ -42,15 +42,24 @@ use unreadable::{Table, UnreadableRow};
 /// does not answer at all.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Commits a batch, durably: all of it, or on an error as much of it as happened before, which is not told.
-    /// Answers what became of each of [`Batch::events`], in their order.
-    ///
-    /// The same batch again is harmless, but for the counts of how often each event was received: after an error, and
-    /// after a commit whose answer was lost, which is [`StoreError::Unavailable`] and may have happened.
+    /// Commits a batch durably. Answers what became of each of its members, [`Batch::events`] first and then
+    /// [`Batch::quarantine`], in their order: those with a [`Fault`] were not committed, all others were.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when something in the batch is at fault; then its members can be tried one by one.
-    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError>;
+    /// [`StoreError::Unavailable`] when it is not known what was committed; the same batch again is harmless, but for
+    /// the counts of how often each event was received. After any other error nothing was committed, and the fault lies
+    /// with one or some of the members: the others can be committed without them.
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Kept>, StoreError>;
+
+    /// Which of these deliveries have a row that another transaction has locked at the moment.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn locked_among(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        // Where there are no locks of rows.
+        let _ = ids;
+        Ok(Vec::new())
+    }
 
     /// How many commits it pays to have under way at once: one for a file, which has one writer.
     fn lanes(&self) -> usize {
@@ -189,6 +198,23 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
+/// What a commit made of one member of its batch.
+pub type Kept = Result<Outcome, Fault>;
+
+/// Why one member of a batch was not committed with the others. No message holds a body, a phone or a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The stored row of its delivery cannot be read, or is another delivery's.
+    #[error("{0}")]
+    Unreadable(String),
+    /// It, or another one with the same fault, is refused by the database.
+    #[error("{0}")]
+    Refused(String),
+    /// It, or another one with the same fault, is locked by another transaction, or lost a race with one.
+    #[error("{0}")]
+    Contended(String),
+}
+
 /// Why a store did not do what it was asked. No message holds a body, a phone or a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -236,6 +262,16 @@ impl IntoIterator for Events {
 
     fn into_iter(self) -> Self::IntoIter {
         self.entries.into_iter()
+    }
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreadable(why) => Self::Corrupt(why),
+            Fault::Refused(why) => Self::Refused(why),
+            Fault::Contended(why) => Self::Contended(why),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use tracing::field::display;
 use crate::{
     batch::{Batch, FoldedEvent, FoldedQuarantine, Outcome},
     logs::Events,
+    store::Kept,
 };
 
 /// Shortest time between two summaries. A line for each commit costs a lone one an eighth of its processor time.
@@ -37,9 +38,12 @@ impl Log {
     }
 
     /// Logs each quarantined body, single events as configured, and a summary when one is due.
-    pub(super) fn report(&mut self, batch: &Batch, outcomes: &[Outcome]) {
-        batch.quarantine.iter().for_each(quarantined);
-        for (event, outcome) in batch.events.iter().zip(outcomes) {
+    pub(super) fn report(&mut self, batch: &Batch, kept: &[Kept]) {
+        let (events, bodies) = kept.split_at(batch.events.len());
+        let quarantined_bodies = batch.quarantine.iter().zip(bodies).filter(|(_, kept)| kept.is_ok());
+        quarantined_bodies.for_each(|(body, _)| quarantined(body));
+        for (event, kept) in batch.events.iter().zip(events) {
+            let Ok(outcome) = kept else { continue };
             match self.events {
                 Events::Off => {}
                 Events::Sampled if self.shown >= SAMPLE => self.left_out += 1,
@@ -54,7 +58,7 @@ impl Log {
                 Outcome::Seen | Outcome::Quarantined | Outcome::TestPing => self.repeated += 1,
             }
         }
-        if outcomes.is_empty() {
+        if events.is_empty() {
             return;
         }
         let now = Instant::now();

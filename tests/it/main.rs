@@ -12,6 +12,7 @@ mod faults;
 mod flood;
 mod forward_proxy;
 mod guide;
+mod isolation;
 mod logs;
 mod misdirected;
 mod provider;

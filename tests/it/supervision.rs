@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use nexo_receiver::{
     background::{Background, restarts},
-    batch::{Batch, Outcome},
+    batch::Batch,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
@@ -18,7 +18,7 @@ use nexo_receiver::{
     metrics::Metrics,
     news::{self, News},
     store::{
-        Events, Quarantined, Store, StoreError,
+        Events, Kept, Quarantined, Store, StoreError,
         changes::{ChangePage, Notices, Position},
         hours::Due,
         polls::{Turn, Turned},
@@ -120,7 +120,13 @@ async fn every_background_task_starts_again_after_a_panic() {
 
 #[tokio::test]
 async fn a_writer_that_panics_ends_and_acknowledges_nothing() {
-    let options = Options { queue: 10, queue_bytes: 1 << 20, batch: 10, log_events: LogEvents::Off };
+    let options = Options {
+        queue: 10,
+        queue_bytes: 1 << 20,
+        batch: 10,
+        log_events: LogEvents::Off,
+        lock_wait: Duration::from_secs(1),
+    };
     let store = Arc::<Panicking>::default();
     let (writer, task) = Writer::start(&options, store, Arc::default(), Waiters::new(), News::new());
     let arrival =
@@ -135,7 +141,7 @@ async fn a_writer_that_panics_ends_and_acknowledges_nothing() {
 
 #[async_trait]
 impl Store for Panicking {
-    async fn commit(&self, _: &Batch) -> Result<Vec<Outcome>, StoreError> {
+    async fn commit(&self, _: &Batch) -> Result<Vec<Kept>, StoreError> {
         self.call("commit")
     }
     async fn release(&self, _: Vec<Arrival>) -> Result<(), StoreError> {

@@ -1,26 +1,31 @@
 //! Commits: in which order transactions write deliveries, older events and quarantine.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 
 use super::{
     Postgres,
     changes::note,
+    connect::{IMPATIENCE, milliseconds},
     hours::set_back,
     polls::{any_sent, queue},
     rows,
     statements::{
-        self, LOCK, QUARANTINE, UPDATE, UPSERT_OLDER, bind_older, bind_quarantine, bind_rows, digest,
+        self, LOCK, LOCKED, QUARANTINE, UPDATE, UPSERT_OLDER, bind_older, bind_quarantine, bind_rows, digest,
     },
     write::Work,
 };
 use crate::{
-    batch::{Batch, Outcome},
+    batch::Batch,
     clock::Timestamp,
+    delivery::{DeliveryId, DeliveryKey},
     event::Arrival,
     store::{
-        StoreError,
+        Fault, Kept, StoreError,
         committed::{Committed, Settling},
         hours::to_set_back,
     },
@@ -28,12 +33,52 @@ use crate::{
 
 impl Postgres {
     /// See [`crate::store::Store::commit`].
-    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        let committed = self.write(&self.writers, &self.commit(Step::Upsert(batch))).await?;
+    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Kept>, StoreError> {
+        let committed = self.write_step(Step::Upsert(batch)).await?;
         if committed.is_all_of(batch) {
-            return committed.outcomes();
+            return Ok(committed.kept(batch));
         }
-        self.write(&self.writers, &self.commit(Step::Settle(batch, &committed))).await?.outcomes()
+        let fault = match self.write_step(Step::Settle(batch, &committed)).await {
+            Ok(settled) => return Ok(settled.kept(batch)),
+            Err(StoreError::Contended(why)) => Fault::Contended(why),
+            Err(StoreError::Refused(why) | StoreError::Corrupt(why)) => Fault::Refused(why),
+            Err(StoreError::Unreadable(row)) => Fault::Refused(row.to_string()),
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Broken(_))) => return Err(error),
+        };
+        Ok(committed.kept_but_for(batch, &fault))
+    }
+
+    /// Writes a step. A lock on a whole table, as a migration takes it, is waited for, since it is in everybody's way.
+    async fn write_step(&self, step: Step<'_>) -> Result<Committed, StoreError> {
+        let begun = Instant::now();
+        loop {
+            match self.write(&self.writers, &self.commit(step)).await {
+                Err(StoreError::Contended(_))
+                    if begun.elapsed() < self.options.commit_timeout && self.wait_for_tables().await? => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until no table is locked; answers whether one was.
+    async fn wait_for_tables(&self) -> Result<bool, StoreError> {
+        // An engine that has no such statement has no such locks either.
+        let Err(StoreError::Contended(_)) = self.write(&self.writers, &Tables(None)).await else {
+            return Ok(false);
+        };
+        let patience = self.options.commit_timeout.mul_f64(IMPATIENCE);
+        match self.write(&self.writers, &Tables(Some(patience))).await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Contended(why)) => {
+                Err(StoreError::Unavailable(format!("a table is locked: {why}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// See [`crate::store::Store::locked_among`].
+    pub(super) async fn find_locked(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        self.write(&self.writers, &Locked(ids)).await
     }
 
     /// See [`crate::store::Store::release`].
@@ -78,6 +123,50 @@ impl Postgres {
     }
 }
 
+/// The locks on tables that commits take, taken at once or waited for.
+struct Tables(Option<Duration>);
+
+impl Work for Tables {
+    type Done = ();
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection, _: bool) -> Result<(), sqlx::Error> {
+        let lock =
+            "LOCK TABLE deliveries, older_events, quarantine, hours, polls, changes IN ROW EXCLUSIVE MODE";
+        let sql = match self.0 {
+            None => format!("{lock} NOWAIT"),
+            Some(patience) => format!("SET LOCAL lock_timeout = {}; {lock}", milliseconds(patience)),
+        };
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop)
+    }
+}
+
+/// Looks for rows that another transaction has locked.
+struct Locked<'a>(&'a [DeliveryId]);
+
+impl Work for Locked<'_> {
+    type Done = Vec<DeliveryId>;
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    fn is_one_statement(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, connection: &mut PgConnection, named: bool) -> Result<Self::Done, sqlx::Error> {
+        let ids: HashMap<_, _> = self.0.iter().map(|id| (id.key(), id)).collect();
+        let keys: Vec<_> = ids.keys().map(|key| key.uuid()).collect();
+        let rows = sqlx::query(LOCKED).bind(keys).persistent(named).fetch_all(connection).await?;
+        let keys = rows.iter().map(|row| rows::key(row, "id"));
+        keys.filter_map(|key| key.map(|key| ids.get(&key).map(|id| (*id).clone())).transpose()).collect()
+    }
+}
+
 impl Work for Commit<'_> {
     type Done = Committed;
 
@@ -110,7 +199,6 @@ impl Commit<'_> {
         if batch.events.is_empty() {
             return Ok(committed);
         }
-        set_back(connection, &self.old_hours, named).await?;
         let leaders: Vec<_> = batch.leaders().collect();
         let statement = statements::upsert(&leaders, self.noting).persistent(named);
         for row in statement.fetch_all(&mut *connection).await? {
@@ -122,6 +210,8 @@ impl Commit<'_> {
                 None => {}
             }
         }
+        // After the rows: whoever waits for one of them has not locked an hour, which many deliveries share.
+        set_back(connection, &self.old_hours, named).await?;
         queue(connection, &leaders, named).await?;
         Ok(committed)
     }
@@ -133,21 +223,19 @@ impl Commit<'_> {
         committed: &Committed,
         named: bool,
     ) -> Result<Committed, sqlx::Error> {
-        // Before the rows are locked, as in the first step, so that the two don't wait for each other.
-        set_back(connection, &self.old_hours, named).await?;
         let mut settling = Settling::after(batch, committed);
-        let ids: Vec<_> = committed.unsettled(batch).into_iter().map(|id| id.key().uuid()).collect();
-        let mut listed = Vec::with_capacity(ids.len());
-        for row in sqlx::query(LOCK).bind(ids).persistent(named).fetch_all(&mut *connection).await? {
-            listed.push(rows::time(&row, "listed_at")?);
-            settling.settle(rows::row(&row)?);
+        let ids: BTreeMap<_, _> = committed.unsettled(batch).into_iter().map(|id| (id.key(), id)).collect();
+        let keys: Vec<_> = ids.keys().map(|key| key.uuid()).collect();
+        let mut hours = self.old_hours.clone();
+        for row in sqlx::query(LOCK).bind(keys).persistent(named).fetch_all(&mut *connection).await? {
+            // An event may name another time than the one that its delivery is listed at.
+            if let Some(listed) = settle_row(&mut settling, &ids, &row)? {
+                hours.extend(to_set_back([listed].into_iter(), self.begun));
+            }
         }
-        // Of an event that names another time than the one that its delivery is listed at.
-        let more: Vec<_> = to_set_back(listed.into_iter(), self.begun)
-            .into_iter()
-            .filter(|hour| !self.old_hours.contains(hour))
-            .collect();
-        set_back(connection, &more, named).await?;
+        hours.sort_unstable();
+        hours.dedup();
+        set_back(connection, &hours, named).await?;
         let older = settling.older();
         if !older.is_empty() {
             let ids: HashMap<_, _> =
@@ -197,6 +285,28 @@ impl Commit<'_> {
         });
         let batch = Batch::fold(released.collect()).0;
         let committed = self.upsert(connection, &batch, named).await?;
-        self.settle(connection, &batch, &committed, named).await
+        let settled = self.settle(connection, &batch, &committed, named).await?;
+        // Nothing may leave quarantine that is not kept elsewhere.
+        settled.require_all().map_err(|why| sqlx::Error::Decode(why.into()))?;
+        Ok(settled)
     }
+}
+
+/// Merges a delivery's events into its row; answers when the delivery is listed, if the row can be read.
+fn settle_row(
+    settling: &mut Settling<'_>,
+    ids: &BTreeMap<DeliveryKey, &DeliveryId>,
+    row: &PgRow,
+) -> Result<Option<Timestamp>, sqlx::Error> {
+    let Some(id) = ids.get(&rows::key(row, "id")?) else { return Ok(None) };
+    let read = rows::row(row).and_then(|kept| Ok((rows::time(row, "listed_at")?, kept)));
+    match read {
+        Ok((listed, kept)) if kept.id() == *id => {
+            settling.settle(kept);
+            return Ok(Some(listed));
+        }
+        Ok((_, other)) => settling.unreadable(id, &format!("it is that of `{}`", other.id().as_str())),
+        Err(error) => settling.unreadable(id, &error.to_string()),
+    }
+    Ok(None)
 }

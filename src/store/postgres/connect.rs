@@ -35,7 +35,7 @@ const SETTINGS: &str = "SELECT current_setting('synchronous_commit', true) AS sy
 const SYNCHRONOUS: &str = "SELECT set_config('synchronous_commit', 'on', false) AS synchronous_commit";
 
 const TIMEOUTS: &str =
-    "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $1, false)";
+    "SELECT set_config('statement_timeout', $1, false), set_config('lock_timeout', $2, false)";
 
 /// Statistics of a large table look dear to the planner before it knows how little of it is left to count, and
 /// compiling their statement takes longer than answering it. An engine that lacks the setting answers no row.
@@ -45,7 +45,7 @@ const INTERPRETED: &str = "SELECT set_config(name, 'off', false) FROM pg_setting
 pub(super) const READ_ONLY_SERVER: &str = "it is read-only: a standby, or set so";
 
 /// The server gives up a little before we do, so that the error says what it was.
-const IMPATIENCE: f64 = 0.9;
+pub(super) const IMPATIENCE: f64 = 0.9;
 
 /// Reads the URL.
 pub(super) fn parse(options: &Options) -> Result<PgConnectOptions, StoreError> {
@@ -94,7 +94,7 @@ pub(super) fn readers(options: &Options, to: &PgConnectOptions, doubt: &Arc<Doub
                 // Behind pgbouncer it would be others' session too.
                 let Some(limit) = limit else { return Ok(()) };
                 // So that a question which nobody waits for any more ends on the server too.
-                sqlx::query(TIMEOUTS).bind(limit).execute(&mut *connection).await?;
+                sqlx::query(TIMEOUTS).bind(limit.clone()).bind(limit).execute(&mut *connection).await?;
                 sqlx::raw_sql(INTERPRETED).execute(connection).await.map(drop)
             })
         })
@@ -117,8 +117,8 @@ impl Postgres {
         self.in_time(self.to.connect()).await
     }
 
-    /// A connection that may be written to.
-    pub(super) async fn connect_writer(&self) -> Result<PgConnection, StoreError> {
+    /// A connection that may be written to, and waits for no lock for longer than this.
+    pub(super) async fn connect_writer(&self, lock_timeout: Duration) -> Result<PgConnection, StoreError> {
         let mut connection = self.connect().await?;
         let settings = self.in_time(sqlx::raw_sql(SETTINGS).fetch_one(&mut connection)).await?;
         // As a number: without parameters the server answers in text, which `rows` does not read.
@@ -147,7 +147,8 @@ impl Postgres {
         }
         if !self.options.pgbouncer {
             let limit = milliseconds(self.options.commit_timeout.mul_f64(IMPATIENCE));
-            self.in_time(sqlx::query(TIMEOUTS).bind(limit).execute(&mut connection)).await?;
+            let timeouts = sqlx::query(TIMEOUTS).bind(limit).bind(milliseconds(lock_timeout));
+            self.in_time(timeouts.execute(&mut connection)).await?;
         }
         if self.options.changes {
             self.begin_epoch(&mut connection).await?;
@@ -169,18 +170,20 @@ impl Postgres {
     /// Begins a transaction.
     ///
     /// Behind pgbouncer each statement needs one: sqlx prepares and runs it in two steps, and without a transaction
-    /// another client's may come between them on the same server connection and be run instead. The time limit comes
-    /// along, since a session can't keep one there.
+    /// another client's may come between them on the same server connection and be run instead. The time limits come
+    /// along, since a session can't keep them there.
     pub(super) async fn begin(
         &self,
         connection: &mut PgConnection,
         limit: Duration,
+        lock_timeout: Duration,
     ) -> Result<(), sqlx::Error> {
         if !self.options.pgbouncer {
             return sqlx::raw_sql("BEGIN").execute(connection).await.map(drop);
         }
         let limit = milliseconds(limit.mul_f64(IMPATIENCE));
-        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {limit}");
+        let lock = milliseconds(lock_timeout);
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {limit}; SET LOCAL lock_timeout = {lock}");
         sqlx::raw_sql(AssertSqlSafe(begin)).execute(connection).await.map(drop)
     }
 
@@ -237,7 +240,7 @@ impl Postgres {
 }
 
 /// As Postgres' settings have it.
-fn milliseconds(time: Duration) -> String {
+pub(super) fn milliseconds(time: Duration) -> String {
     // 0 would be no limit.
     time.as_millis().max(1).to_string()
 }

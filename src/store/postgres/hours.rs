@@ -35,11 +35,14 @@ pub(super) async fn set_back(
     sqlx::query(SET_BACK).bind(hours).persistent(named).execute(connection).await.map(drop)
 }
 
-/// In the hours' order, so that those who set back the same wait for each other. Each is locked, also where it was set
-/// back before and stays as it is.
+/// Each is locked, also where it was set back before and stays as it is; then with a shared lock, so that commits do not
+/// wait for each other. All are locked in the hours' order.
 const SET_BACK: &str = "
+WITH set_back AS (
+    SELECT hour FROM hours WHERE hour = ANY($1::timestamptz[]) AND NOT summed AND claim IS NULL ORDER BY hour FOR SHARE)
 INSERT INTO hours (hour, claim, summed) SELECT hour, NULL, FALSE FROM UNNEST($1::timestamptz[]) AS hour
-ON CONFLICT (hour) DO UPDATE SET claim = NULL, summed = FALSE WHERE hours.summed OR hours.claim IS NOT NULL";
+WHERE hour NOT IN (SELECT hour FROM set_back)
+ON CONFLICT (hour) DO UPDATE SET claim = NULL, summed = FALSE";
 
 impl Postgres {
     /// See [`crate::store::Store::sum_up`]. With a connection of its own, so that neither commits nor questions wait.

@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
-    Events, Quarantined, Store, StoreError,
+    Events, Kept, Quarantined, Store, StoreError,
     changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
@@ -48,7 +48,7 @@ use super::{
     unreadable::{LeftOut, Table, UnreadableRow},
 };
 use crate::{
-    batch::{Batch, Outcome},
+    batch::Batch,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
@@ -69,7 +69,7 @@ pub struct Options {
     /// Whether commits note what they change, for those who follow; that takes a function which some
     /// Postgres-compatible engines lack.
     pub changes: bool,
-    /// The most connections for questions; commits have two more, what is written beside them four, and summing up one while
+    /// The most connections for questions; commits have three more, what is written beside them four, and summing up one while
     /// it lasts.
     pub read_connections: u32,
     /// How long opening a connection may take.
@@ -82,6 +82,13 @@ pub struct Options {
 
 /// Commits at one time, so that the database works on one batch while it syncs another, where it is slow.
 const LANES: u32 = 2;
+
+/// Beside the lanes, commits have a connection for what is in trouble.
+const WRITERS: u32 = LANES + 1;
+
+/// How long a commit waits for a lock before it goes on without the deliveries that are locked. Longer than other
+/// commits hold their locks, and so short that the slowest hundredth of all events is not those that waited for it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Transactions at one time of what is written beside commits.
 const ASIDE: u32 = 4;
@@ -119,14 +126,14 @@ impl Postgres {
             readers: connect::readers(options, &to, &doubt),
             doubt,
             to,
-            writers: Slots::new(LANES),
-            aside: Slots::new(ASIDE),
+            writers: Slots::new(WRITERS, LOCK_PATIENCE),
+            aside: Slots::new(ASIDE, options.commit_timeout.mul_f64(connect::IMPATIENCE)),
             warned: AtomicBool::new(false),
             left_out: LeftOut::default(),
             ahead: AtomicI64::new(0),
             last_commit: LastCommit::default(),
         };
-        let writer = store.connect_writer().await?;
+        let writer = store.connect_writer(LOCK_PATIENCE).await?;
         store.writers.put_back(writer);
         Ok(store)
     }
@@ -149,10 +156,14 @@ impl Postgres {
 
 #[async_trait]
 impl Store for Postgres {
-    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Kept>, StoreError> {
         let ended = self.commit_batch(batch).await;
         self.last_commit.note(&ended);
         ended
+    }
+
+    async fn locked_among(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
+        self.find_locked(ids).await
     }
 
     fn lanes(&self) -> usize {
@@ -295,24 +306,22 @@ fn is_stale(error: &sqlx::Error) -> bool {
     sqlstate(error).as_deref() == Some("0A000") || epoch::is_over(error)
 }
 
-/// What an error means: data exceptions, violated constraints and too large index rows are the data's fault, and the
-/// server's message for them may show it.
+/// What an error means. An error that is not known to be the server's own belongs to the data: a batch is separated
+/// then, and none of it is refused to others. The server's message for it may show the data.
 fn meaning(error: sqlx::Error) -> StoreError {
-    const INDEX_ROW_SIZE: &str = "54000";
     match &error {
         error if epoch::is_over(error) => {
             StoreError::Unavailable("the server was replaced behind the connection".into())
         }
         sqlx::Error::Database(answer) => {
             let code = answer.code().unwrap_or_default();
-            match code.get(..2) {
-                Some("22" | "23") => StoreError::Refused(anonymous(&code, answer.as_ref())),
-                _ if code == INDEX_ROW_SIZE => StoreError::Refused(anonymous(&code, answer.as_ref())),
-                // A trigger's own words.
-                Some("P0") => StoreError::Unavailable(anonymous(&code, answer.as_ref())),
-                _ => {
+            match code.as_ref() {
+                // A page of the disk, of a table or an index.
+                "XX001" | "XX002" => StoreError::Corrupt(format!("SQLSTATE {code}: {}", answer.message())),
+                _ if is_the_servers(&code) => {
                     StoreError::Unavailable(advised(&error, format!("SQLSTATE {code}: {}", answer.message())))
                 }
+                _ => StoreError::Refused(anonymous(&code, answer.as_ref())),
             }
         }
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
@@ -328,6 +337,15 @@ fn advised(error: &sqlx::Error, why: String) -> String {
         Some(advice) => format!("{why}; {advice}"),
         None => why,
     }
+}
+
+/// Whether an error says nothing of the data: it is about the connection, the login, the transaction as a whole, the
+/// schema, the server's state or resources, or a lock.
+fn is_the_servers(code: &str) -> bool {
+    const CLASSES: [&str; 16] =
+        ["08", "0A", "25", "26", "28", "2D", "3B", "3D", "3F", "40", "42", "53", "57", "58", "F0", "HV"];
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    code == LOCK_NOT_AVAILABLE || CLASSES.iter().any(|class| code.starts_with(class))
 }
 
 fn anonymous(code: &str, answer: &dyn DatabaseError) -> String {

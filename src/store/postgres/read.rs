@@ -92,7 +92,7 @@ impl Postgres {
         if !self.options.pgbouncer {
             return question.fetch_all(connection).await;
         }
-        self.begin(connection, self.options.read_timeout).await?;
+        self.begin(connection, self.options.read_timeout, self.options.read_timeout).await?;
         let answer = question.fetch_all(&mut *connection).await?;
         sqlx::raw_sql("COMMIT").execute(connection).await?;
         Ok(answer)

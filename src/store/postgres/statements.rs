@@ -104,7 +104,12 @@ macro_rules! bound_row {
 pub(super) const LOCK: &str = "
 SELECT id, text_id, phone, carrier, status, cost, error_code, created_at, completed_at, received_at, listed_at, source,
     standing, kind, body, signature, substring(standing FROM 11) AS digest, times
-FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE";
+FROM deliveries WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE";
+
+/// Those of these rows that somebody else has locked; what is free is locked for no longer than the statement takes.
+pub(super) const LOCKED: &str = "
+WITH free AS (SELECT id FROM deliveries WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT id FROM deliveries WHERE id = ANY($1) AND id NOT IN (SELECT id FROM free)";
 
 /// All but the id, and the time by which a delivery is listed.
 pub(super) const UPDATE: &str = concat!(

@@ -2,7 +2,10 @@
 //!
 //! Lives here: [`Work`] and how it is run. Does not: what is written (`commit`, `sends`, `polls`).
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
@@ -22,6 +25,8 @@ use crate::store::StoreError;
 /// back, or another one that took over.
 pub(super) struct Slots {
     count: u32,
+    /// How long a statement may wait for a lock.
+    lock_timeout: Duration,
     /// One permit for each connection that may be taken out.
     free: Semaphore,
     /// Each since when.
@@ -29,8 +34,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(count: u32) -> Self {
-        Self { count, free: Semaphore::new(count as usize), idle: Mutex::default() }
+    pub(super) fn new(count: u32, lock_timeout: Duration) -> Self {
+        Self { count, lock_timeout, free: Semaphore::new(count as usize), idle: Mutex::default() }
     }
 
     /// The connection that was used last, if one is idle.
@@ -103,15 +108,16 @@ impl Postgres {
                 let was_idle = idle.is_some();
                 let mut connection = match idle {
                     Some(connection) => connection,
-                    None => self.connect_writer().await?,
+                    None => self.connect_writer(slots.lock_timeout).await?,
                 };
-                let Failed { error, may_be_committed } = match self.run(work, &mut connection).await {
-                    Ok(done) => {
-                        slots.put_back(connection);
-                        return Ok(done);
-                    }
-                    Err(failed) => failed,
-                };
+                let Failed { error, may_be_committed } =
+                    match self.run(work, &mut connection, slots.lock_timeout).await {
+                        Ok(done) => {
+                            slots.put_back(connection);
+                            return Ok(done);
+                        }
+                        Err(failed) => failed,
+                    };
                 let is_dead = is_dead(&error);
                 if is_dead {
                     self.doubt.found(&error);
@@ -124,9 +130,9 @@ impl Postgres {
                     tracing::debug!(%error, "done again over a new connection to the database");
                     anew = true;
                 } else {
-                    let is_locked = is_locked(&error);
+                    let is_contended = is_locked(&error) || is_conflict(&error);
                     let error = match meaning(error) {
-                        StoreError::Unavailable(why) if is_locked => StoreError::Contended(why),
+                        StoreError::Unavailable(why) if is_contended => StoreError::Contended(why),
                         error => error,
                     };
                     if matches!(error, StoreError::Refused(_) | StoreError::Contended(_)) {
@@ -147,14 +153,19 @@ impl Postgres {
         is_well.then_some(connection)
     }
 
-    async fn run<W: Work>(&self, work: &W, connection: &mut PgConnection) -> Result<W::Done, Failed> {
+    async fn run<W: Work>(
+        &self,
+        work: &W,
+        connection: &mut PgConnection,
+        lock_timeout: Duration,
+    ) -> Result<W::Done, Failed> {
         let open = |error| Failed { error, may_be_committed: true };
         let rolled_back = |error| Failed { error, may_be_committed: false };
         let named = self.named_statements();
         if named && work.is_one_statement() {
             return work.run(connection, true).await.map_err(open);
         }
-        self.begin(connection, self.options.commit_timeout).await.map_err(rolled_back)?;
+        self.begin(connection, self.options.commit_timeout, lock_timeout).await.map_err(rolled_back)?;
         match work.run(connection, named).await {
             Ok(done) => sqlx::raw_sql("COMMIT").execute(connection).await.map(|_| done).map_err(open),
             // Nothing is ever committed after an error: the server would roll back and call it a success.

@@ -14,12 +14,12 @@ use super::{
     write::Work,
 };
 use crate::{
-    batch::{Batch, FoldedEvent, Outcome},
+    batch::{Batch, FoldedEvent},
     clock::Timestamp,
     delivery::DeliveryId,
     event::Arrival,
     store::{
-        StoreError,
+        Kept, StoreError,
         committed::{Committed, Settling},
         hours::to_set_back,
     },
@@ -27,8 +27,8 @@ use crate::{
 
 impl Sqlite {
     /// See [`crate::store::Store::commit`].
-    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
-        self.write(Commit(batch.clone())).await?.outcomes()
+    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Vec<Kept>, StoreError> {
+        Ok(self.write(Commit(batch.clone())).await?.kept(batch))
     }
 
     /// See [`crate::store::Store::release`].
@@ -132,8 +132,13 @@ async fn settle<'a>(
     let mut listed = Vec::new();
     for id in committed.unsettled(batch) {
         let row = sqlx::query(ROW).bind(id.as_str()).fetch_one(&mut *connection).await?;
-        listed.push(rows::time(&row, "listed_at")?);
-        settling.settle(rows::row(&row)?);
+        match rows::row(&row).and_then(|kept| Ok((rows::time(&row, "listed_at")?, kept))) {
+            Ok((time, kept)) => {
+                listed.push(time);
+                settling.settle(kept);
+            }
+            Err(error) => settling.unreadable(id, &error.to_string()),
+        }
     }
     set_back(connection, &to_set_back(listed.into_iter(), Timestamp::now())).await?;
     let mut kept = Vec::new();
@@ -164,7 +169,10 @@ async fn release(
             released.push(Arrival { times: rows::count(&row, "times")?, ..arrival.clone() });
         }
     }
-    insert(connection, &Batch::fold(released).0).await
+    let committed = insert(connection, &Batch::fold(released).0).await?;
+    // Nothing may leave quarantine that is not kept elsewhere.
+    committed.require_all().map_err(|why| sqlx::Error::Decode(why.into()))?;
+    Ok(committed)
 }
 
 #[cfg(test)]
@@ -175,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        batch::Outcome,
         clock::Timestamp,
         signature::{Digest, Signature, Verified},
         store::{Store as _, sqlite::Options},
@@ -212,7 +221,7 @@ mod tests {
         assert!(store.writer.lock().await.connection.is_none(), "no doubtful connection is kept");
         // The limit went with the connection: there is space again.
         assert_eq!(
-            store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Outcome::Seen).count(),
+            store.commit(&batch(0..300)).await.unwrap().iter().filter(|it| **it == Ok(Outcome::Seen)).count(),
             1
         );
     }

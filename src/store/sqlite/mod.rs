@@ -33,7 +33,7 @@ use tokio::{sync::Mutex, task::JoinHandle};
 pub use backup::backup;
 
 use super::{
-    Events, Quarantined, Store, StoreError,
+    Events, Kept, Quarantined, Store, StoreError,
     changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
@@ -43,7 +43,7 @@ use super::{
     unreadable::{LeftOut, Table, UnreadableRow},
 };
 use crate::{
-    batch::{Batch, Outcome},
+    batch::Batch,
     clock::Timestamp,
     delivery::{Delivery, DeliveryId},
     event::Arrival,
@@ -116,7 +116,7 @@ impl Sqlite {
 
 #[async_trait]
 impl Store for Sqlite {
-    async fn commit(&self, batch: &Batch) -> Result<Vec<Outcome>, StoreError> {
+    async fn commit(&self, batch: &Batch) -> Result<Vec<Kept>, StoreError> {
         let ended = self.commit_batch(batch).await;
         self.last_commit.note(&ended);
         ended
@@ -243,23 +243,25 @@ fn result_code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 
-/// What an error means. SQLite's messages name tables, columns and constraints, never values; a trigger's is its
-/// author's.
+/// What an error means. One that is not known to be the file's own belongs to the data: a batch is separated then, and
+/// none of it is refused to others. SQLite's messages name tables, columns and constraints, never values; a trigger's
+/// is its author's.
 fn meaning(error: sqlx::Error) -> StoreError {
+    const ERROR: i32 = 1;
     const INTERRUPT: i32 = 9;
     const CORRUPT: i32 = 11;
-    const TOO_BIG: i32 = 18;
-    const CONSTRAINT: i32 = 19;
-    const MISMATCH: i32 = 20;
     const NOT_A_DATABASE: i32 = 26;
+    /// PERM, ABORT, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA, NOLFS, AUTH.
+    const OF_THE_FILE: [i32; 13] = [3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 17, 22, 23];
     match result_code(&error) {
         Some(CONSTRAINT_TRIGGER) => StoreError::Refused("a trigger refused it (SQLite 1811)".into()),
         // The lower byte is the kind, the rest its particulars.
         Some(code) => match code & 0xff {
-            TOO_BIG | CONSTRAINT | MISMATCH => StoreError::Refused(message(&error)),
             CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(message(&error)),
             INTERRUPT => StoreError::Unavailable("the question took too long".into()),
-            _ => StoreError::Unavailable(message(&error)),
+            ERROR if lacks_schema(&error) => StoreError::Unavailable(message(&error)),
+            kind if OF_THE_FILE.contains(&kind) => StoreError::Unavailable(message(&error)),
+            _ => StoreError::Refused(message(&error)),
         },
         None => match error {
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
@@ -268,6 +270,12 @@ fn meaning(error: sqlx::Error) -> StoreError {
             _ => StoreError::Unavailable(error.to_string()),
         },
     }
+}
+
+/// Whether the file lacks a table or a column; SQLite has no code for it.
+fn lacks_schema(error: &sqlx::Error) -> bool {
+    let message = message(error);
+    ["no such table", "no such column", "no column named"].iter().any(|lack| message.contains(lack))
 }
 
 fn message(error: &sqlx::Error) -> String {

@@ -8,6 +8,7 @@
 mod away;
 mod canary;
 mod clocks;
+mod contention;
 mod disk;
 mod endurance;
 mod failing_calls;

@@ -109,7 +109,8 @@ fn arrival_under(key: &str, body: &[u8], seconds: i64) -> Arrival {
 /// The same bytes as quarantine has them after the database refused the event that they are.
 fn refused_by_store(arrival: Arrival) -> Arrival {
     let Meaning::Event(_, Proof::Signed(verified)) = arrival.meaning else { panic!("no signed event") };
-    Arrival { meaning: Meaning::NotUnderstood(NotUnderstood::RefusedByStore, verified), ..arrival }
+    let reason = NotUnderstood::RefusedByStore { delivery: "a".into(), why: "SQLSTATE 23514".into() };
+    Arrival { meaning: Meaning::NotUnderstood(reason, verified), ..arrival }
 }
 
 fn folded(arrivals: Vec<Arrival>) -> Batch {
@@ -119,9 +120,9 @@ fn folded(arrivals: Vec<Arrival>) -> Batch {
 /// Commits a batch; what became of each arrival.
 async fn keep(store: &dyn Store, arrivals: Vec<Arrival>) -> Vec<Outcome> {
     let (batch, places) = Batch::fold(arrivals);
-    let events: Vec<_> = store.commit(&batch).await.unwrap().into_iter().map(Ok::<_, ()>).collect();
-    let quarantine = vec![Ok(Outcome::Quarantined); batch.quarantine.len()];
-    places.answers(&events, &quarantine).into_iter().map(Result::unwrap).collect()
+    let kept = store.commit(&batch).await.unwrap();
+    let (events, quarantine) = kept.split_at(batch.events.len());
+    places.answers(events, quarantine).into_iter().map(Result::unwrap).collect()
 }
 
 async fn delivery(store: &dyn Store, of: &str) -> Delivery {

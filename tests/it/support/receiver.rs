@@ -106,6 +106,7 @@ pub fn options(location: Location) -> Options {
             queue_bytes: 64 << 20,
             batch: 512,
             log_events: Events::Sampled,
+            lock_wait: Duration::from_secs(5),
         },
         http: http::Options {
             body_bytes: 64 * 1024,
