@@ -129,7 +129,7 @@ struct Waiting {
 
 impl Writer {
     /// Starts the writer; the task ends when the last [`Writer`] is gone and the queue is empty, or when the store
-    /// is [`StoreError::Broken`].
+    /// is [`StoreError::Broken`](crate::store::StoreError::Broken).
     #[must_use]
     pub fn start(
         options: &Options,

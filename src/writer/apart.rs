@@ -242,7 +242,7 @@ impl Apart {
     }
 
     /// Decides what becomes of a single event that is at fault; returns it if it is to be kept in quarantine.
-    fn judge(&self, share: Share, fault: Fault) -> Option<Share> {
+    fn judge(&self, mut share: Share, fault: Fault) -> Option<Share> {
         let delivery = share.delivery().map(|id| id.as_str().to_owned());
         let (reason, why) = match (fault, delivery) {
             (Fault::Contended(_), _) => {
@@ -263,10 +263,11 @@ impl Apart {
                 (NotUnderstood::RefusedByStore { delivery, why: why.clone() }, why)
             }
         };
-        share
-            .for_quarantine(reason)
-            .map_err(|unsigned| unsigned.answer(&Err(NotKept::Refused(why.into()))))
-            .ok()
+        if share.quarantine(reason) {
+            return Some(share);
+        }
+        share.answer(&Err(NotKept::Refused(why.into())));
+        None
     }
 
     /// Lets those whose delivery is locked wait, and returns the others.

@@ -71,12 +71,11 @@ impl Share {
         matches!(self.arrival.meaning, Meaning::NotUnderstood(..))
     }
 
-    /// The same for quarantine, or as it is if nobody signed it.
-    pub(super) fn for_quarantine(self, reason: NotUnderstood) -> Result<Self, Self> {
-        match self.arrival.clone().for_quarantine(reason) {
-            Some(arrival) => Ok(Self { key: Key::of(&arrival), arrival, ..self }),
-            None => Err(self),
-        }
+    /// Makes it one for quarantine; answers `false` and leaves it as it is if nobody signed it.
+    pub(super) fn quarantine(&mut self, reason: NotUnderstood) -> bool {
+        let Some(arrival) = self.arrival.clone().for_quarantine(reason) else { return false };
+        (self.key, self.arrival) = (Key::of(&arrival), arrival);
+        true
     }
 
     /// Takes room among those that wait for locks, unless it has some; `false` if there is not enough.
