@@ -6,7 +6,7 @@ use nexo_receiver::{
     clock::Timestamp,
     delivery::{DeliveryId, Status},
     phone::Phone,
-    store::query::{Cursor, GroupBy, ListDeliveries, PageSize, Question, RawId, StatsQuestion},
+    store::query::{Cursor, GroupBy, ListDeliveries, ListEvents, PageSize, Question, RawId, StatsQuestion},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ const GOAL_OF_STATS: Duration = Duration::from_millis(200);
 pub(crate) async fn ask_all(place: &Place, filled: &Filled) {
     ask(place, "one delivery", GOAL, || Asked::Delivery(filled.some_id())).await;
     ask(place, "one unknown delivery", GOAL, || Asked::Delivery(unknown_id())).await;
-    ask(place, "events", GOAL, || Asked::Events(filled.some_id())).await;
+    ask(place, "events", GOAL, || Asked::Events(ListEvents::of(filled.some_id()))).await;
     for (name, question) in lists() {
         ask(place, name, GOAL, || Asked::Deliveries(question(filled))).await;
     }
@@ -38,7 +38,7 @@ pub(crate) async fn ask_all(place: &Place, filled: &Filled) {
 #[derive(Clone)]
 enum Asked {
     Delivery(DeliveryId),
-    Events(DeliveryId),
+    Events(ListEvents),
     Deliveries(ListDeliveries),
     Stats(StatsQuestion),
 }
@@ -47,7 +47,7 @@ impl Asked {
     fn question(&self) -> Question<'_> {
         match self {
             Self::Delivery(id) => Question::Delivery(id),
-            Self::Events(id) => Question::Events(id),
+            Self::Events(question) => Question::Events(question),
             Self::Deliveries(question) => Question::Deliveries(question),
             Self::Stats(question) => Question::Stats(question),
         }
@@ -59,7 +59,7 @@ impl Asked {
         let count = |length: usize| u64::try_from(length).unwrap();
         match self {
             Self::Delivery(id) => count(store.delivery(id).await.unwrap().into_iter().count()),
-            Self::Events(id) => count(store.events(id).await.unwrap().len()),
+            Self::Events(question) => count(store.list_events(question).await.unwrap().entries.len()),
             Self::Deliveries(question) => count(store.deliveries(question).await.unwrap().entries.len()),
             Self::Stats(question) => {
                 let stats = store.stats(question).await.unwrap();

@@ -17,7 +17,7 @@ use crate::{
     settings::Settings,
     store::{
         Evidence, Store, StoreError, open,
-        query::{ListDeliveries, PageSize},
+        query::{ListDeliveries, ListEvents, PageSize},
         unreadable::UnreadableRow,
     },
     watch,
@@ -139,15 +139,14 @@ struct Look {
 async fn look(store: &dyn Store, mut delivery: Delivery) -> Result<Look, StoreError> {
     let mut look = Look { id: delivery.id.clone(), events: 0, unreadable: Vec::new(), fields: Vec::new() };
     for _ in 0..LOOKS {
-        let evidence = store.events(&look.id).await?;
-        look.events = evidence.len() as u64;
-        if !evidence.unreadable.is_empty() {
-            look.unreadable = evidence.unreadable;
+        let told = merge_all(store, &look.id).await?;
+        look.events = told.events;
+        if !told.unreadable.is_empty() {
+            look.unreadable = told.unreadable;
             look.fields = Vec::new();
             break;
         }
-        let told = evidence.into_iter().filter_map(|evidence| read_again(&look.id, evidence));
-        look.fields = match told.reduce(Delivery::merge) {
+        look.fields = match told.merged {
             None => vec!["evidence"],
             Some(merged) => differing(&delivery, &merged),
         };
@@ -166,6 +165,31 @@ async fn look(store: &dyn Store, mut delivery: Delivery) -> Result<Look, StoreEr
         };
     }
     Ok(look)
+}
+
+/// What the events of a delivery say together.
+#[derive(Default)]
+struct Told {
+    events: u64,
+    unreadable: Vec<UnreadableRow>,
+    merged: Option<Delivery>,
+}
+
+/// Merges the events of a delivery, page by page.
+async fn merge_all(store: &dyn Store, id: &DeliveryId) -> Result<Told, StoreError> {
+    let mut question = ListEvents::of(id.clone());
+    let mut told = Told::default();
+    loop {
+        let page = store.list_events(&question).await?;
+        question.after = page.after()?;
+        told.events += page.entries.len() as u64;
+        told.unreadable.extend(page.unreadable);
+        let states = page.entries.into_iter().filter_map(|evidence| read_again(id, evidence));
+        told.merged = told.merged.take().into_iter().chain(states).reduce(Delivery::merge);
+        if question.after.is_none() {
+            return Ok(told);
+        }
+    }
 }
 
 /// The state that an event tells; `None` for bytes that this version does not understand.

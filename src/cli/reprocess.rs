@@ -127,11 +127,11 @@ mod tests {
         delivery::{Delivery, DeliveryId},
         signature::{Digest, Signature, Verified},
         store::{
-            Events, Kept,
+            Evidence, Kept,
             changes::{ChangePage, Notices, Position},
             hours::Due,
             polls::{Turn, Turned},
-            query::{Cursor, ListDeliveries, Page, RawDigest, Stats, StatsQuestion},
+            query::{Cursor, ListDeliveries, ListEvents, Page, RawDigest, Stats, StatsQuestion},
             sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
         },
     };
@@ -190,7 +190,7 @@ mod tests {
         async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
             unreachable!()
         }
-        async fn events(&self, _: &DeliveryId) -> Result<Events, StoreError> {
+        async fn list_events(&self, _: &ListEvents) -> Result<Page<Evidence>, StoreError> {
             unreachable!()
         }
         async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {

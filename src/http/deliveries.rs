@@ -95,10 +95,11 @@ impl From<Evidence> for ShownEvent {
     }
 }
 
-/// All events of a delivery.
+/// A page of a delivery's events.
 #[derive(Serialize)]
 pub(crate) struct ShownEvents {
     events: Vec<ShownEvent>,
+    next_cursor: Option<String>,
 }
 
 /// What one delivery is answered from.
@@ -158,14 +159,15 @@ pub(crate) async fn events(
     RawQuery(query): RawQuery,
     PathId(id): PathId,
 ) -> Result<Answer<ShownEvents>, Refusal> {
-    parameters::none(query.as_deref())?;
-    let found = store.events(&id).await?;
-    if found.entries.is_empty() {
-        return Err(match found.unreadable.first() {
+    let question = parameters::list_events(query.as_deref(), id)?;
+    let page = store.list_events(&question).await?;
+    // A page may be empty where others follow, or went before.
+    if page.entries.is_empty() && page.next.is_none() && question.after.is_none() {
+        return Err(match page.unreadable.first() {
             Some(row) => Refusal::Unreadable(row.to_string()),
             None => Refusal::NotFound("no event with this id has come, or not yet"),
         });
     }
-    let events = found.entries.into_iter().map(ShownEvent::from).collect();
-    Ok(Answer::new(ShownEvents { events }))
+    let (events, next_cursor) = shown(page);
+    Ok(Answer::new(ShownEvents { events, next_cursor }))
 }

@@ -6,6 +6,7 @@ mod again;
 pub(crate) mod answer;
 pub mod bearer;
 mod body;
+mod budget;
 mod client;
 mod connection;
 mod deadline;
@@ -59,6 +60,7 @@ use crate::{
 use answer::closing;
 use bearer::Tokens;
 use body::{BodyLimits, Followed};
+use budget::Budget;
 use deadline::Deadlines;
 use deliveries::Lookup;
 use misdirected::Misdirected;
@@ -78,6 +80,8 @@ pub struct Options {
     pub body_bytes: usize,
     /// Bytes of all webhooks' bodies together that may be in memory unverified at most.
     pub in_flight_bytes: usize,
+    /// Bytes of answers that may wait to be read, all together, at most.
+    pub answer_bytes: usize,
     /// Open connections at most; for one more, the one that has waited longest for its peer is closed.
     pub connections: usize,
     /// How long a request's head may take from its first byte.
@@ -125,6 +129,9 @@ pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
 }
 
+/// Bytes of `/metrics` that may wait to be read.
+const METRICS_BYTES: usize = 1 << 20;
+
 /// Where the provider's events come in.
 const WEBHOOK: &str = "/webhooks/nexo";
 
@@ -136,8 +143,12 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let lookup = Lookup { store: Arc::clone(&store), waiters, metrics: Arc::clone(&metrics) };
     let feed = store.notes_changes().then_some(feed);
     let streams = Streams { feed, metrics: Arc::clone(&metrics) };
-    let desk = Desk::new(Arc::clone(&store), writer.clone(), options);
-    let counter = Counter { sending, limits: BodyLimits::new(options) };
+    let limits = BodyLimits::new(options);
+    let desk = Desk::new(Arc::clone(&store), writer.clone(), limits.clone(), options);
+    let counter = Counter { sending, limits };
+    let spend = |bytes| middleware::from_fn_with_state(Budget::new(bytes), Budget::spend);
+    // What watches the service is not kept waiting by those who read from it.
+    let (budget, watching) = (spend(options.answer_bytes), spend(METRICS_BYTES));
     let custody = Custody::new(writer, options, Arc::clone(&metrics));
     let misdirected = Misdirected::new(Arc::clone(&metrics));
     let (strangers, proxies) = (Strangers::new(options), options.trusted_proxies.clone());
@@ -145,16 +156,16 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
     let measured = Arc::clone(&store);
     let api = Router::new()
         .route("/send-otp", post(send::send).with_state(counter))
-        .route("/deliveries", get(deliveries::list))
+        .route("/deliveries", get(deliveries::list).layer(budget.clone()))
         .route("/deliveries/stream", get(stream::follow).with_state(streams))
         .route(
             "/deliveries/{id}",
             get(deliveries::one).with_state(lookup).merge(put(watch::watch).with_state(desk)),
         )
-        .route("/deliveries/{id}/events", get(deliveries::events))
-        .route("/stats", get(stats::stats))
-        .route("/quarantine", get(quarantine::list))
-        .route("/openapi.json", get(openapi::document))
+        .route("/deliveries/{id}/events", get(deliveries::events).layer(budget.clone()))
+        .route("/stats", get(stats::stats).layer(budget.clone()))
+        .route("/quarantine", get(quarantine::list).layer(budget.clone()))
+        .route("/openapi.json", get(openapi::document).layer(budget))
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .fallback(async || Refusal::UNKNOWN_PATH)
         .layer(bearer.clone())
@@ -167,7 +178,13 @@ pub(crate) fn site(parts: Parts, options: &Options) -> Site {
         .route("/api/v1/", any(async || Refusal::UNKNOWN_PATH).layer(bearer.clone()))
         .route("/healthz", get(operation::healthz))
         .route("/readyz", get(operation::readyz).with_state(readiness))
-        .route("/metrics", get(operation::metrics).layer(bearer).with_state((Arc::clone(&metrics), measured)))
+        .route(
+            "/metrics",
+            get(operation::metrics)
+                .layer(watching)
+                .layer(bearer)
+                .with_state((Arc::clone(&metrics), measured)),
+        )
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .fallback_service(misdirected::answer.with_state(misdirected))
         .layer(middleware::from_fn(routed));

@@ -14,7 +14,9 @@ use crate::{
     delivery::{DeliveryId, LONGEST_TEXT, Status},
     phone::Phone,
     store::changes::Position,
-    store::query::{Cursor, CursorKey, GroupBy, ListDeliveries, ListQuarantine, PageSize, StatsQuestion},
+    store::query::{
+        Cursor, CursorKey, GroupBy, ListDeliveries, ListEvents, ListQuarantine, PageSize, StatsQuestion,
+    },
 };
 
 /// Statistics go back this far unless told.
@@ -68,6 +70,13 @@ pub fn stream(query: Option<&str>) -> Result<(ListDeliveries, Option<Position>),
 pub fn list_quarantine(query: Option<&str>) -> Result<ListQuarantine, Refusal> {
     let given = Parameters::parse(query, &["limit", "cursor"])?;
     Ok(ListQuarantine { size: given.size()?, after: given.after()? })
+}
+
+/// The parameters of `GET /deliveries/{id}/events`: as many as a page may have, unless told.
+pub fn list_events(query: Option<&str>, id: DeliveryId) -> Result<ListEvents, Refusal> {
+    let given = Parameters::parse(query, &["limit", "cursor"])?;
+    let size = given.read("limit", page_size)?.unwrap_or(PageSize::LARGEST);
+    Ok(ListEvents { id, size, after: given.after()? })
 }
 
 /// The parameters of `GET /stats`: the 24 hours before `to`, which is now, unless told.

@@ -48,6 +48,8 @@ pub enum Refusal {
     RefusedByStore(String),
     /// Another transaction has locked the delivery.
     DeliveryLocked,
+    /// Too much is under way already.
+    Busy,
     /// The store does not answer now.
     StoreUnavailable,
     /// What was asked for cannot be read; what of it.
@@ -88,7 +90,7 @@ impl Refusal {
             Self::MayHaveBeenSent => StatusCode::GATEWAY_TIMEOUT,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MethodNotAllowed | Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
-            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached => {
+            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached | Self::Busy => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Unreadable(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -115,6 +117,7 @@ impl Refusal {
             Self::MethodNotAllowed | Self::NotAPost => "method_not_allowed",
             Self::RefusedByStore(_) => "refused_by_store",
             Self::DeliveryLocked => "delivery_locked",
+            Self::Busy => "busy",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unreadable(_) => "unreadable",
             Self::Internal => "internal",
@@ -164,6 +167,9 @@ impl Refusal {
                 .into();
             }
             Self::DeliveryLocked => "another transaction has locked this delivery: try again in a second",
+            Self::Busy => {
+                "too many bodies are being sent, or answers being read, at this time: try again in a second"
+            }
             Self::StoreUnavailable => "the store does not answer: try again in a second",
             Self::Internal => "the service failed to answer: its log says why",
         };
@@ -174,7 +180,7 @@ impl Refusal {
         match self {
             Self::Unauthorized => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::NotAPost => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached => {
+            Self::StoreUnavailable | Self::DeliveryLocked | Self::ProviderNotReached | Self::Busy => {
                 Some((header::RETRY_AFTER, HeaderValue::from_static("1")))
             }
             Self::Providers(provider::Refusal::TooManyCalls { retry_after }) => {

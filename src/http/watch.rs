@@ -37,8 +37,8 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(store: Arc<dyn Store>, writer: Writer, options: &Options) -> Self {
-        Self { store, writer, limits: BodyLimits::new(options), answer_timeout: options.answer_timeout }
+    pub(super) fn new(store: Arc<dyn Store>, writer: Writer, limits: BodyLimits, options: &Options) -> Self {
+        Self { store, writer, limits, answer_timeout: options.answer_timeout }
     }
 
     /// Returns once it is committed.

@@ -17,16 +17,15 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tower::Layer;
 
 use super::{
     Options,
     answer::{closing, text},
-    body::BODY_TOO_SLOW,
+    body::{self, BODY_TOO_SLOW, read_whole},
     deadline::Deadlines,
     strangers::Problem,
 };
@@ -117,8 +116,10 @@ impl Gate {
         B: http_body::Body<Data = Bytes> + Unpin,
     {
         let (head, body) = request.into_parts();
-        let (body, _room) = match call.deadlines.within(self.body_timeout, self.read(body)).await {
-            Some(read) => read?,
+        let read = read_whole(body, self.body_bytes, &self.room);
+        let (body, _room) = match call.deadlines.within(self.body_timeout, read).await {
+            Some(Ok(whole)) => whole.into_bytes(),
+            Some(Err(problem)) => return Err(self.refuse(problem)),
             None => {
                 let response = closing(text(StatusCode::REQUEST_TIMEOUT, BODY_TOO_SLOW));
                 return Err((Fate::TooSlow, response));
@@ -147,92 +148,18 @@ impl Gate {
             .map_err(|_| "not the signature of these bytes under any active secret")
     }
 
-    /// Reads a body whole, within the limit; the bytes that it takes are counted against all that are in flight.
-    async fn read<B>(&self, mut body: B) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Refused>
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-    {
-        // What the head announces, if it does.
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > self.body_bytes {
-            return Err(self.too_large());
-        }
-        let mut whole = Whole::Nothing;
-        let mut room: Option<OwnedSemaphorePermit> = None;
-        while !body.is_end_stream()
-            && let Some(frame) = body.frame().await
-        {
-            let Ok(frame) = frame else {
-                return Err((
-                    Fate::BrokenOff,
-                    closing(text(StatusCode::BAD_REQUEST, "the body was broken off")),
-                ));
-            };
-            // Trailers are no part of what is signed.
-            let Ok(bytes) = frame.into_data() else { continue };
-            if whole.len() + bytes.len() > self.body_bytes {
-                return Err(self.too_large());
+    fn refuse(&self, problem: body::Problem) -> Refused {
+        let (fate, response) = match problem {
+            body::Problem::TooLarge => {
+                let message = format!("the body is over {} bytes", self.body_bytes);
+                (Fate::TooLarge, text(StatusCode::PAYLOAD_TOO_LARGE, message))
             }
-            // What is whole is verified at once, and needs no room to wait in.
-            if !body.is_end_stream() {
-                let count = u32::try_from(bytes.len()).ok();
-                let taken = count.and_then(|count| Arc::clone(&self.room).try_acquire_many_owned(count).ok());
-                let Some(taken) = taken else { return Err((Fate::Full, closing(busy()))) };
-                match &mut room {
-                    Some(room) => room.merge(taken),
-                    None => room = Some(taken),
-                }
+            body::Problem::BrokenOff => {
+                (Fate::BrokenOff, text(StatusCode::BAD_REQUEST, "the body was broken off"))
             }
-            whole.push(bytes, announced);
-        }
-        Ok((whole.into_bytes(), room))
-    }
-
-    fn too_large(&self) -> Refused {
-        let message = format!("the body is over {} bytes", self.body_bytes);
-        (Fate::TooLarge, closing(text(StatusCode::PAYLOAD_TOO_LARGE, message)))
-    }
-}
-
-/// A body as it comes in; most come in one piece and are not copied.
-enum Whole {
-    Nothing,
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Whole {
-    fn len(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::One(bytes) => bytes.len(),
-            Self::Many(bytes) => bytes.len(),
-        }
-    }
-
-    /// Adds a piece of a body of, if that was announced, so many bytes: memory for more is not taken.
-    fn push(&mut self, more: Bytes, announced: usize) {
-        *self = match std::mem::replace(self, Self::Nothing) {
-            Self::Nothing => Self::One(more),
-            Self::One(first) => {
-                let mut bytes = BytesMut::with_capacity(announced.max(first.len() + more.len()));
-                bytes.extend_from_slice(&first);
-                bytes.extend_from_slice(&more);
-                Self::Many(bytes)
-            }
-            Self::Many(mut bytes) => {
-                bytes.extend_from_slice(&more);
-                Self::Many(bytes)
-            }
+            body::Problem::NoRoom => (Fate::Full, busy()),
         };
-    }
-
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Self::Nothing => Bytes::new(),
-            Self::One(bytes) => bytes,
-            Self::Many(bytes) => bytes.freeze(),
-        }
+        (fate, closing(response))
     }
 }
 

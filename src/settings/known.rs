@@ -56,6 +56,7 @@ pub(super) const ALL: &[Known] = &[
     plain("store.read_seconds", "STORE_READ_SECONDS"),
     plain("limits.body_bytes", "LIMITS_BODY_BYTES"),
     plain("limits.in_flight_bytes", "LIMITS_IN_FLIGHT_BYTES"),
+    plain("limits.answer_bytes", "LIMITS_ANSWER_BYTES"),
     plain("limits.connections", "LIMITS_CONNECTIONS"),
     plain("limits.head_seconds", "LIMITS_HEAD_SECONDS"),
     plain("limits.body_seconds", "LIMITS_BODY_SECONDS"),

@@ -296,6 +296,9 @@ fn location(layers: &Layers) -> Result<Location, SettingsError> {
 /// The most bytes that a limit on all bodies together may be.
 const MOST_BYTES: usize = 1 << 40;
 
+/// Room for one page at least, as text.
+const LEAST_ANSWER_BYTES: usize = 1 << 20;
+
 fn writer(layers: &Layers) -> Result<writer::Options, SettingsError> {
     Ok(writer::Options {
         queue: layers.number("limits.queue", 1..=1_000_000)?,
@@ -312,6 +315,7 @@ fn http(layers: &Layers) -> Result<http::Options, SettingsError> {
     Ok(http::Options {
         body_bytes,
         in_flight_bytes: layers.number("limits.in_flight_bytes", body_bytes..=MOST_BYTES)?,
+        answer_bytes: layers.number("limits.answer_bytes", LEAST_ANSWER_BYTES..=MOST_BYTES)?,
         connections: layers.number("limits.connections", 1..=1_000_000)?,
         head_timeout: layers.seconds("limits.head_seconds", HOUR)?,
         body_timeout: layers.seconds("limits.body_seconds", HOUR)?,

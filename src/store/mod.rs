@@ -32,7 +32,7 @@ use crate::{
 use changes::{ChangePage, Notices, Position};
 use hours::Due;
 use polls::{Turn, Turned};
-use query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion};
+use query::{ListDeliveries, ListEvents, ListQuarantine, Page, Stats, StatsQuestion};
 use sends::{Begun, Claim, SendKey, SendOutcome, SendRecord};
 use unreadable::{Table, UnreadableRow};
 
@@ -91,8 +91,23 @@ pub trait Store: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Each event of one delivery, oldest first; empty for an unknown id.
-    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError>;
+    /// A page of the events of one delivery, oldest first; empty for an unknown id.
+    async fn list_events(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError>;
+
+    /// Each event of one delivery, for who has the memory for all of them.
+    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
+        let mut question = ListEvents::of(id.clone());
+        let mut events = Events::default();
+        loop {
+            let page = self.list_events(&question).await?;
+            question.after = page.after()?;
+            events.entries.extend(page.entries);
+            events.unreadable.extend(page.unreadable);
+            if question.after.is_none() {
+                return Ok(events);
+            }
+        }
+    }
 
     /// Counts, rates and times over a range of time.
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError>;

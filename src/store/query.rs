@@ -24,6 +24,9 @@ impl PageSize {
     /// The most entries of a page.
     pub const MOST: u16 = 500;
 
+    /// The largest page.
+    pub const LARGEST: Self = Self(NonZeroU16::new(Self::MOST).expect("500 is not 0"));
+
     /// A page of `entries`; `None` outside 1 to 500.
     #[must_use]
     pub fn new(entries: u16) -> Option<Self> {
@@ -89,6 +92,9 @@ pub type RawId = RawKey<b'd'>;
 /// The digest of a quarantined body.
 pub type RawDigest = RawKey<b'q'>;
 
+/// The digest of an event among those of its delivery.
+pub type RawEvent = RawKey<b'e'>;
+
 impl<const LIST: u8> RawKey<LIST> {
     /// The bytes of a row's key, as far as a cursor holds them.
     #[must_use]
@@ -145,6 +151,9 @@ impl<K: CursorKey> Cursor<K> {
     }
 }
 
+/// Bytes of bodies on a page: the body that goes beyond is the page's last.
+pub const PAGE_BYTES: i64 = 1 << 20;
+
 /// A page of a list.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
@@ -160,11 +169,16 @@ impl<T> Page<T> {
     /// A page from up to one row more than fits, each with its position. A page with less entries than fit, even with none,
     /// has a next one if there are more rows.
     #[must_use]
-    pub fn of<K: CursorKey>(mut rows: Vec<(Read<T>, Cursor<K>)>, size: PageSize) -> Self {
-        let next = (rows.len() > size.get()).then(|| {
-            rows.truncate(size.get());
-            rows.last().map(|(_, cursor)| cursor.encode())
-        });
+    pub fn of<K: CursorKey>(rows: Vec<(Read<T>, Cursor<K>)>, size: PageSize) -> Self {
+        let found = rows.len();
+        Self::among(rows, found, size)
+    }
+
+    /// Likewise from the first of so many rows that were found: as many as have room in bytes.
+    #[must_use]
+    pub fn among<K: CursorKey>(mut rows: Vec<(Read<T>, Cursor<K>)>, found: usize, size: PageSize) -> Self {
+        rows.truncate(size.get());
+        let next = (found > rows.len()).then(|| rows.last().map(|(_, cursor)| cursor.encode()));
         let (mut entries, mut unreadable) = (Vec::with_capacity(rows.len()), Vec::new());
         for (row, _) in rows {
             match row {
@@ -241,13 +255,32 @@ pub struct ListQuarantine {
     pub after: Option<Cursor<RawDigest>>,
 }
 
+/// Which events of a delivery to list, oldest first.
+#[derive(Debug, Clone)]
+pub struct ListEvents {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// How many.
+    pub size: PageSize,
+    /// After this position.
+    pub after: Option<Cursor<RawEvent>>,
+}
+
+impl ListEvents {
+    /// The first page of a delivery's events, as many as a page may have.
+    #[must_use]
+    pub fn of(id: DeliveryId) -> Self {
+        Self { id, size: PageSize::LARGEST, after: None }
+    }
+}
+
 /// Any question, to be explained rather than answered.
 #[derive(Debug, Clone, Copy)]
 pub enum Question<'a> {
     /// The present state of one delivery.
     Delivery(&'a DeliveryId),
     /// Its events.
-    Events(&'a DeliveryId),
+    Events(&'a ListEvents),
     /// A page of deliveries.
     Deliveries(&'a ListDeliveries),
     /// A page of quarantine.

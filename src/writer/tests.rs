@@ -21,11 +21,11 @@ use crate::{
     news::News,
     signature::{Digest, Signature, Verified},
     store::{
-        Events, Fault, Kept, Quarantined, Store, StoreError,
+        Evidence, Fault, Kept, Quarantined, Store, StoreError,
         changes::{ChangePage, Notices, Position},
         hours::Due,
         polls::{Turn, Turned},
-        query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+        query::{ListDeliveries, ListEvents, ListQuarantine, Page, Stats, StatsQuestion},
         sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     },
     waiting::Waiters,
@@ -101,7 +101,7 @@ impl Store for Troubled {
     async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
         unreachable!()
     }
-    async fn events(&self, _: &DeliveryId) -> Result<Events, StoreError> {
+    async fn list_events(&self, _: &ListEvents) -> Result<Page<Evidence>, StoreError> {
         unreachable!()
     }
     async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {

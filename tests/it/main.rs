@@ -14,6 +14,7 @@ mod forward_proxy;
 mod guide;
 mod isolation;
 mod logs;
+mod memory;
 mod misdirected;
 mod provider;
 mod quarantine;

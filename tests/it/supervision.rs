@@ -18,11 +18,11 @@ use nexo_receiver::{
     metrics::Metrics,
     news::{self, News},
     store::{
-        Events, Kept, Quarantined, Store, StoreError,
+        Evidence, Kept, Quarantined, Store, StoreError,
         changes::{ChangePage, Notices, Position},
         hours::Due,
         polls::{Turn, Turned},
-        query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+        query::{ListDeliveries, ListEvents, ListQuarantine, Page, Stats, StatsQuestion},
         sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     },
     summary, upkeep,
@@ -156,8 +156,8 @@ impl Store for Panicking {
     async fn deliveries(&self, _: &ListDeliveries) -> Result<Page<Delivery>, StoreError> {
         self.call("deliveries")
     }
-    async fn events(&self, _: &DeliveryId) -> Result<Events, StoreError> {
-        self.call("events")
+    async fn list_events(&self, _: &ListEvents) -> Result<Page<Evidence>, StoreError> {
+        self.call("list_events")
     }
     async fn stats(&self, _: &StatsQuestion) -> Result<Stats, StoreError> {
         self.call("stats")

@@ -19,7 +19,7 @@ impl Postgres {
 fn statement(question: Question<'_>) -> QueryBuilder<Db> {
     match question {
         Question::Delivery(id) => read::one(id),
-        Question::Events(id) => read::events_of(id),
+        Question::Events(question) => read::events_of(question),
         Question::Deliveries(question) => read::list(question),
         Question::Quarantine(question) => read::list_of_quarantine(question),
         Question::Stats(question) => stats::counts(question, question.to),

@@ -38,11 +38,11 @@ use async_trait::async_trait;
 use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
-    Events, Kept, Quarantined, Store, StoreError,
+    Evidence, Kept, Quarantined, Store, StoreError,
     changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
-    query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    query::{ListDeliveries, ListEvents, ListQuarantine, Page, Stats, StatsQuestion},
     readiness::LastCommit,
     sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     unreadable::{LeftOut, Table, UnreadableRow},
@@ -186,8 +186,8 @@ impl Store for Postgres {
         self.list_deliveries(question).await
     }
 
-    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
-        self.read_events(id).await
+    async fn list_events(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError> {
+        self.list_events_of(question).await
     }
 
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {

@@ -15,9 +15,12 @@ use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Status},
     store::{
-        Events, Quarantined, StoreError,
-        query::{Cursor, ListDeliveries, ListQuarantine, Page, RawDigest, RawId},
-        unreadable::{Table, UnreadableRow, read},
+        Evidence, Quarantined, StoreError,
+        query::{
+            Cursor, CursorKey, ListDeliveries, ListEvents, ListQuarantine, PAGE_BYTES, Page, PageSize,
+            RawDigest, RawEvent, RawId,
+        },
+        unreadable::{Read, Table, UnreadableRow, read},
     },
 };
 
@@ -38,14 +41,10 @@ impl Postgres {
     }
 
     /// Asks for what has a key, by a plan that is kept; by a new one if a migration has overtaken that.
-    async fn look_up(
-        &self,
-        question: fn(&DeliveryId) -> QueryBuilder<Db>,
-        id: &DeliveryId,
-    ) -> Result<Vec<PgRow>, StoreError> {
+    async fn look_up(&self, question: impl Fn() -> QueryBuilder<Db>) -> Result<Vec<PgRow>, StoreError> {
         let deadline = Instant::now() + self.options.read_timeout;
-        match self.ask_once(question(id), self.named_statements(), deadline).await {
-            Err(error) if is_stale(&error) => self.ask_once(question(id), false, deadline).await,
+        match self.ask_once(question(), self.named_statements(), deadline).await {
+            Err(error) if is_stale(&error) => self.ask_once(question(), false, deadline).await,
             answer => answer,
         }
         .map_err(meaning)
@@ -100,7 +99,7 @@ impl Postgres {
 
     /// See [`crate::store::Store::delivery`].
     pub(super) async fn read_delivery(&self, id: &DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let found = self.look_up(one, id).await?;
+        let found = self.look_up(|| one(id)).await?;
         let Some(row) = found.first() else { return Ok(None) };
         match rows::each_delivery(row).map_err(meaning)? {
             Ok(delivery) => Ok(Some(delivery)),
@@ -119,18 +118,17 @@ impl Postgres {
         Ok(self.left_out.readable(settled))
     }
 
-    /// See [`crate::store::Store::events`].
-    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
-        let found = self.look_up(events_of, id).await?;
-        let mut events = Events::default();
-        for row in &found {
-            match rows::each_evidence(row, id).map_err(meaning)? {
-                Ok(evidence) => events.entries.push(evidence),
-                Err(unreadable) => events.unreadable.push(unreadable),
-            }
-        }
-        self.note_all(&events.unreadable);
-        Ok(events)
+    /// See [`crate::store::Store::list_events`].
+    pub(super) async fn list_events_of(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError> {
+        let entry = |row: &PgRow| {
+            let key = RawEvent::new(&rows::raw_digest(row));
+            let cursor = Cursor { time: rows::time(row, "sorted_at")?, key };
+            Ok((rows::each_evidence(row, &question.id)?, cursor))
+        };
+        let page =
+            page(&self.look_up(|| events_of(question)).await?, entry, question.size).map_err(meaning)?;
+        self.note_all(&page.unreadable);
+        Ok(page)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -167,9 +165,8 @@ impl Postgres {
             let name = || hex::encode(digest).into_bytes();
             Ok((read(Table::Quarantine, rows::quarantined(row), name)?, cursor))
         };
-        let found = self.ask(list_of_quarantine(question)).await?;
-        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
-        let page = Page::of(found, question.size);
+        let page = page(&self.ask(list_of_quarantine(question)).await?, entry, question.size);
+        let page = page.map_err(meaning)?;
         self.note_all(&page.unreadable);
         Ok(page)
     }
@@ -178,6 +175,17 @@ impl Postgres {
     fn note_all(&self, unreadable: &[UnreadableRow]) {
         unreadable.iter().for_each(|row| self.left_out.note(row));
     }
+}
+
+/// A page of what [`within_bytes`] has found.
+fn page<T, K: CursorKey>(
+    rows: &[PgRow],
+    entry: impl Fn(&PgRow) -> Result<(Read<T>, Cursor<K>), sqlx::Error>,
+    size: PageSize,
+) -> Result<Page<T>, sqlx::Error> {
+    let found = rows.first().map(|row| rows::count(row, "found")).transpose()?.unwrap_or_default();
+    let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+    Ok(Page::among(entries, usize::try_from(found).unwrap_or(usize::MAX), size))
 }
 
 /// A connection of the pool that is closed rather than given back, unless its question was answered.
@@ -204,13 +212,32 @@ pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
     sql
 }
 
-pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT digest, ");
-    sql.push(rows::EVIDENCE).push(" FROM older_events WHERE delivery_id = ").push_bind(id.key().uuid());
-    // The one that won stands in the delivery's own row, its digest at the end of its standing.
-    sql.push(" UNION ALL SELECT substring(standing FROM 11), ").push(rows::EVIDENCE);
-    sql.push(" FROM deliveries WHERE id = ").push_bind(id.key().uuid());
-    sql.push(" ORDER BY received_at, digest");
+pub(super) fn events_of(question: &ListEvents) -> QueryBuilder<Db> {
+    within_bytes("sorted_at, digest", |sql| {
+        let id = question.id.key().uuid();
+        // A row whose time cannot be read has a place all the same.
+        sql.push("SELECT * FROM (SELECT *, LEAST(GREATEST(received_at, ").push(FIRST).push("), ").push(LAST);
+        sql.push(") AS sorted_at FROM (SELECT digest, ").push(rows::EVIDENCE);
+        sql.push(" FROM older_events WHERE delivery_id = ").push_bind(id);
+        // The one that won stands in the delivery's own row, its digest at the end of its standing.
+        sql.push(" UNION ALL SELECT substring(standing FROM 11), ").push(rows::EVIDENCE);
+        sql.push(" FROM deliveries WHERE id = ").push_bind(id).push(") AS told) AS events");
+        if let Some(Cursor { time, key }) = &question.after {
+            sql.push(" WHERE (sorted_at, digest) > (").push_bind(time.date_time());
+            sql.push(", ").push_bind(key.as_bytes()).push(")");
+        }
+        sql.push(" ORDER BY sorted_at, digest LIMIT ").push_bind(question.size.and_one_more());
+    })
+}
+
+/// The first of some rows, until their bodies reach the bytes of a page, and how many rows there were. Bodies that are
+/// left out are not read: their length stands in front of them.
+fn within_bytes(order: &'static str, rows: impl FnOnce(&mut QueryBuilder<Db>)) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("SELECT * FROM (SELECT *, count(*) OVER () AS found, ");
+    sql.push("sum(octet_length(body)) OVER (ORDER BY ").push(order);
+    sql.push(" ROWS UNBOUNDED PRECEDING) - octet_length(body) AS ahead FROM (");
+    rows(&mut sql);
+    sql.push(") AS page) AS measured WHERE ahead < ").push_bind(PAGE_BYTES).push(" ORDER BY ").push(order);
     sql
 }
 
@@ -234,6 +261,7 @@ const TEXT: &str = "COALESCE(text_id, id::text COLLATE \"C\")";
 /// The first time that a row may have, and the end of all.
 const FIRST: &str = "timestamptz '0001-01-01 00:00:00+00'";
 const END: &str = "timestamptz '10000-01-01 00:00:00+00'";
+const LAST: &str = "timestamptz '9999-12-31 23:59:59.999999+00'";
 
 /// The month of a delivery, as the index by phone has it.
 const MONTH: &str = "date_trunc('month', listed_at AT TIME ZONE 'UTC')";
@@ -304,13 +332,17 @@ fn unlisted() -> QueryBuilder<Db> {
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::QUARANTINED).push(" FROM quarantine WHERE received_at >= ").push(FIRST);
-    sql.push(" AND received_at < ").push(END);
-    if let Some(Cursor { time, key }) = &question.after {
-        sql.push(" AND (received_at, digest) < (").push_bind(time.date_time());
-        sql.push(", ").push_bind(key.as_bytes()).push(")");
-    }
-    sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
-    sql
+    const ORDER: &str = "received_at DESC, digest DESC";
+    within_bytes(ORDER, |sql| {
+        sql.push("SELECT ")
+            .push(rows::QUARANTINED)
+            .push(" FROM quarantine WHERE received_at >= ")
+            .push(FIRST);
+        sql.push(" AND received_at < ").push(END);
+        if let Some(Cursor { time, key }) = &question.after {
+            sql.push(" AND (received_at, digest) < (").push_bind(time.date_time());
+            sql.push(", ").push_bind(key.as_bytes()).push(")");
+        }
+        sql.push(" ORDER BY ").push(ORDER).push(" LIMIT ").push_bind(question.size.and_one_more());
+    })
 }

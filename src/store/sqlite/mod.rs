@@ -33,11 +33,11 @@ use tokio::{sync::Mutex, task::JoinHandle};
 pub use backup::backup;
 
 use super::{
-    Events, Kept, Quarantined, Store, StoreError,
+    Evidence, Kept, Quarantined, Store, StoreError,
     changes::{ChangePage, Notices, Position},
     hours::Due,
     polls::{Turn, Turned},
-    query::{ListDeliveries, ListQuarantine, Page, Stats, StatsQuestion},
+    query::{ListDeliveries, ListEvents, ListQuarantine, Page, Stats, StatsQuestion},
     readiness::LastCommit,
     sends::{Begun, Claim, SendKey, SendOutcome, SendRecord},
     unreadable::{LeftOut, Table, UnreadableRow},
@@ -138,8 +138,8 @@ impl Store for Sqlite {
         self.list_deliveries(question).await
     }
 
-    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
-        self.read_events(id).await
+    async fn list_events(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError> {
+        self.list_events_of(question).await
     }
 
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError> {

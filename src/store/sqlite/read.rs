@@ -10,9 +10,12 @@ use crate::{
     clock::Timestamp,
     delivery::{Delivery, DeliveryId, Status},
     store::{
-        Events, Quarantined, StoreError,
-        query::{Cursor, ListDeliveries, ListQuarantine, Page, RawDigest, RawId},
-        unreadable::{Table, UnreadableRow, read},
+        Evidence, Quarantined, StoreError,
+        query::{
+            Cursor, CursorKey, ListDeliveries, ListEvents, ListQuarantine, PAGE_BYTES, Page, PageSize,
+            RawDigest, RawEvent, RawId,
+        },
+        unreadable::{Read, Table, UnreadableRow, read},
     },
 };
 
@@ -66,18 +69,16 @@ impl Sqlite {
         Ok(self.left_out.readable(settled))
     }
 
-    /// See [`crate::store::Store::events`].
-    pub(super) async fn read_events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
-        let found = self.ask(events_of(id)).await?;
-        let mut events = Events::default();
-        for row in &found {
-            match rows::each_evidence(row, id).map_err(meaning)? {
-                Ok(evidence) => events.entries.push(evidence),
-                Err(unreadable) => events.unreadable.push(unreadable),
-            }
-        }
-        self.note_all(&events.unreadable);
-        Ok(events)
+    /// See [`crate::store::Store::list_events`].
+    pub(super) async fn list_events_of(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError> {
+        let entry = |row: &SqliteRow| {
+            let key = RawEvent::new(&rows::raw_digest(row));
+            let cursor = Cursor { time: rows::time(row, "sorted_at")?, key };
+            Ok((rows::each_evidence(row, &question.id)?, cursor))
+        };
+        let page = page(&self.ask(events_of(question)).await?, entry, question.size).map_err(meaning)?;
+        self.note_all(&page.unreadable);
+        Ok(page)
     }
 
     /// See [`crate::store::Store::deliveries`].
@@ -114,9 +115,8 @@ impl Sqlite {
             let name = || hex::encode(digest).into_bytes();
             Ok((read(Table::Quarantine, rows::quarantined(row), name)?, cursor))
         };
-        let found = self.ask(list_of_quarantine(question)).await?;
-        let found = found.iter().map(entry).collect::<Result<_, _>>().map_err(meaning)?;
-        let page = Page::of(found, question.size);
+        let page = page(&self.ask(list_of_quarantine(question)).await?, entry, question.size);
+        let page = page.map_err(meaning)?;
         self.note_all(&page.unreadable);
         Ok(page)
     }
@@ -125,6 +125,17 @@ impl Sqlite {
     fn note_all(&self, unreadable: &[UnreadableRow]) {
         unreadable.iter().for_each(|row| self.left_out.note(row));
     }
+}
+
+/// A page of what [`within_bytes`] has found.
+fn page<T, K: CursorKey>(
+    rows: &[SqliteRow],
+    entry: impl Fn(&SqliteRow) -> Result<(Read<T>, Cursor<K>), sqlx::Error>,
+    size: PageSize,
+) -> Result<Page<T>, sqlx::Error> {
+    let found = rows.first().map(|row| rows::count(row, "found")).transpose()?.unwrap_or_default();
+    let entries = rows.iter().map(entry).collect::<Result<_, _>>()?;
+    Ok(Page::among(entries, usize::try_from(found).unwrap_or(usize::MAX), size))
 }
 
 pub(super) fn one(id: &DeliveryId) -> QueryBuilder<Db> {
@@ -143,14 +154,51 @@ pub(super) fn settled_among(ids: &[DeliveryId]) -> QueryBuilder<Db> {
     sql
 }
 
-pub(super) fn events_of(id: &DeliveryId) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT digest, ");
-    sql.push(rows::EVIDENCE).push(" FROM older_events WHERE delivery_id = ").push_bind(id.as_str());
-    // The one that won stands in the delivery's own row, its digest at the end of its standing.
-    sql.push(" UNION ALL SELECT substr(standing, 11), ").push(rows::EVIDENCE);
-    sql.push(" FROM deliveries WHERE id = ").push_bind(id.as_str());
-    sql.push(" ORDER BY received_at, digest");
+pub(super) fn events_of(question: &ListEvents) -> QueryBuilder<Db> {
+    const ORDER: &str = "sorted_at, digest";
+    let mut sql = within_bytes(ORDER, |sql| {
+        let id = question.id.as_str();
+        // A row whose time cannot be read has a place all the same.
+        let (first, last) = (Timestamp::EARLIEST.micros(), Timestamp::LATEST.micros());
+        let place = format!("rowid AS place, min(max(received_at, {first}), {last}) AS sorted_at, ");
+        sql.push("SELECT * FROM (SELECT 0 AS won, ").push(&place).push("digest, length(body) AS bytes");
+        sql.push(" FROM older_events WHERE delivery_id = ").push_bind(id);
+        // The one that won stands in the delivery's own row, its digest at the end of its standing.
+        sql.push(" UNION ALL SELECT 1 AS won, ").push(&place).push("substr(standing, 11), length(body)");
+        sql.push(" FROM deliveries WHERE id = ").push_bind(id).push(")");
+        if let Some(Cursor { time, key }) = &question.after {
+            sql.push(" WHERE (sorted_at, digest) > (").push_bind(time.micros());
+            sql.push(", ").push_bind(key.as_bytes()).push(")");
+        }
+        sql.push(" ORDER BY ").push(ORDER).push(" LIMIT ").push_bind(question.size.and_one_more());
+    });
+    rows_within_bytes(&mut sql, rows::EVIDENCE, "older_events", "won = 0 AND ");
+    sql.push(" UNION ALL ");
+    rows_within_bytes(&mut sql, rows::EVIDENCE, "deliveries", "won = 1 AND ");
+    sql.push(" ORDER BY ").push(ORDER);
     sql
+}
+
+/// Rows of which only the place and the length of their body are read, and how many bytes are ahead of each: as `measured`,
+/// for [`rows_within_bytes`].
+fn within_bytes(order: &'static str, rows: impl FnOnce(&mut QueryBuilder<Db>)) -> QueryBuilder<Db> {
+    let mut sql = QueryBuilder::new("WITH measured AS MATERIALIZED (SELECT *, count(*) OVER () AS found, ");
+    sql.push("sum(bytes) OVER (ORDER BY ").push(order);
+    sql.push(" ROWS UNBOUNDED PRECEDING) - bytes AS ahead FROM (");
+    rows(&mut sql);
+    sql.push(")) ");
+    sql
+}
+
+/// Those rows themselves, until their bodies reach the bytes of a page, and how many rows there were. Bodies that are left
+/// out are never read.
+fn rows_within_bytes(sql: &mut QueryBuilder<Db>, columns: &str, table: &str, condition: &str) {
+    sql.push("SELECT measured.digest AS digest, sorted_at, found");
+    for column in columns.split(", ").filter(|column| *column != "digest") {
+        sql.push(", it.").push(column).push(" AS ").push(column);
+    }
+    sql.push(" FROM measured CROSS JOIN ").push(table).push(" AS it ON it.rowid = place WHERE ");
+    sql.push(condition).push("ahead < ").push_bind(PAGE_BYTES);
 }
 
 /// A page's statement: the first rows of each range that an index has in order, then the first of these.
@@ -223,13 +271,20 @@ fn unlisted() -> QueryBuilder<Db> {
 }
 
 pub(super) fn list_of_quarantine(question: &ListQuarantine) -> QueryBuilder<Db> {
-    let mut sql = QueryBuilder::new("SELECT ");
-    sql.push(rows::QUARANTINED).push(" FROM quarantine WHERE received_at BETWEEN ");
-    sql.push(Timestamp::EARLIEST.micros()).push(" AND ").push(Timestamp::LATEST.micros());
-    if let Some(Cursor { time, key }) = &question.after {
-        sql.push(" AND (received_at, digest) < (").push_bind(time.micros());
-        sql.push(", ").push_bind(key.as_bytes()).push(")");
-    }
-    sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
+    const ORDER: &str = "sorted_at DESC, digest DESC";
+    let mut sql = within_bytes(ORDER, |sql| {
+        sql.push(
+            "SELECT rowid AS place, received_at AS sorted_at, digest, length(body) AS bytes FROM quarantine",
+        );
+        sql.push(" WHERE received_at BETWEEN ");
+        sql.push(Timestamp::EARLIEST.micros()).push(" AND ").push(Timestamp::LATEST.micros());
+        if let Some(Cursor { time, key }) = &question.after {
+            sql.push(" AND (received_at, digest) < (").push_bind(time.micros());
+            sql.push(", ").push_bind(key.as_bytes()).push(")");
+        }
+        sql.push(" ORDER BY received_at DESC, digest DESC LIMIT ").push_bind(question.size.and_one_more());
+    });
+    rows_within_bytes(&mut sql, rows::QUARANTINED, "quarantine", "");
+    sql.push(" ORDER BY ").push(ORDER);
     sql
 }

@@ -108,7 +108,6 @@ async fn an_id_that_none_has_or_can_have_is_not_found(database: Database) {
 async fn a_single_delivery_takes_no_parameter(database: Database) {
     let api = four(&database).await;
     api.refuses("/deliveries/8f2e1c4d", &[("limit=1", "limit"), ("a", "a"), ("=", "")]).await;
-    api.refuses("/deliveries/8f2e1c4d/events", &[("limit=1", "limit")]).await;
     api.refuses("/openapi.json", &[("v=1", "v")]).await;
 }
 

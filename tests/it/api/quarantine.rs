@@ -6,6 +6,7 @@ use crate::support::database::{Database, on_each_store};
 on_each_store! {
     what_was_not_understood_is_shown_byte_for_byte,
     quarantine_has_pages,
+    a_page_ends_early_in_bytes,
     a_wrong_parameter_is_named,
 }
 
@@ -44,6 +45,27 @@ async fn quarantine_has_pages(database: Database) {
         api.keep(&[(format!("new {}", seen.len()).as_bytes(), "2026-05-26T11:00:00Z")]).await;
     }
     assert_eq!(seen, ["4", "3", "2", "1", "0"]);
+}
+
+async fn a_page_ends_early_in_bytes(database: Database) {
+    let api = Api::start(&database).await;
+    for n in 0..40 {
+        let body = format!("{n} {}", "x".repeat(60_000));
+        api.keep(&[(body.as_bytes(), &format!("2026-05-26T10:00:{n:02}Z"))]).await;
+    }
+    let (mut seen, mut pages, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("/quarantine?limit=500{cursor}")).await.json();
+        let entries = page["quarantine"].as_array().unwrap();
+        pages.push(entries.len());
+        let number = |body: &str| body.split(' ').next().unwrap().parse::<usize>().unwrap();
+        seen.extend(entries.iter().map(|entry| number(entry["body"].as_str().unwrap())));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    // The 18th body goes beyond 1 MiB.
+    assert_eq!(pages, [18, 18, 4]);
+    assert_eq!(seen, (0..40).rev().collect::<Vec<_>>());
 }
 
 async fn a_wrong_parameter_is_named(database: Database) {

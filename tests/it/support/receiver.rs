@@ -111,6 +111,7 @@ pub fn options(location: Location) -> Options {
         http: http::Options {
             body_bytes: 64 * 1024,
             in_flight_bytes: 64 << 20,
+            answer_bytes: 64 << 20,
             connections: 4096,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
