@@ -62,6 +62,11 @@ impl Writer {
         }
     }
 
+    /// About how many pages were changed since the last checkpoint was asked for.
+    pub(super) fn changed(&self) -> usize {
+        self.due.as_ref().map_or(0, Due::pages)
+    }
+
     /// No more checkpoints: their task ends after the one under way.
     pub(super) fn end_checkpoints(&mut self) {
         self.due = None;
