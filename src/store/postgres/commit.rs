@@ -78,7 +78,8 @@ impl Postgres {
 
     /// See [`crate::store::Store::locked_among`].
     pub(super) async fn find_locked(&self, ids: &[DeliveryId]) -> Result<Vec<DeliveryId>, StoreError> {
-        self.write(&self.writers, &Locked(ids)).await
+        // Not over the commits' connections: the next commit would find one that has not prepared its statements.
+        self.write(&self.aside, &Locked(ids)).await
     }
 
     /// See [`crate::store::Store::release`].

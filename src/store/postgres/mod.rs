@@ -35,6 +35,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use sqlx::{PgPool, error::DatabaseError, postgres::PgConnectOptions};
 
 use super::{
@@ -88,7 +89,7 @@ const WRITERS: u32 = LANES + 1;
 
 /// How long a commit waits for a lock before it goes on without the deliveries that are locked. Longer than other
 /// commits hold their locks, and so short that the slowest hundredth of all events is not those that waited for it.
-const LOCK_PATIENCE: Duration = Duration::from_millis(20);
+const LOCK_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Transactions at one time of what is written beside commits.
 const ASIDE: u32 = 4;
@@ -133,8 +134,12 @@ impl Postgres {
             ahead: AtomicI64::new(0),
             last_commit: LastCommit::default(),
         };
-        let writer = store.connect_writer(LOCK_PATIENCE).await?;
-        store.writers.put_back(writer);
+        store.writers.put_back(store.connect_writer(LOCK_PATIENCE).await?);
+        // The others are there before they are needed: opening one takes as long as many commits. None is required.
+        let others = (1..WRITERS).map(|_| store.connect_writer(LOCK_PATIENCE));
+        for other in join_all(others).await.into_iter().flatten() {
+            store.writers.put_back(other);
+        }
         Ok(store)
     }
 
