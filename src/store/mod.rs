@@ -17,8 +17,6 @@ pub mod sqlite;
 mod tally;
 pub mod unreadable;
 
-use std::ops::Deref;
-
 use async_trait::async_trait;
 
 use crate::{
@@ -93,21 +91,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// A page of the events of one delivery, oldest first; empty for an unknown id.
     async fn list_events(&self, question: &ListEvents) -> Result<Page<Evidence>, StoreError>;
-
-    /// Each event of one delivery, for who has the memory for all of them.
-    async fn events(&self, id: &DeliveryId) -> Result<Events, StoreError> {
-        let mut question = ListEvents::of(id.clone());
-        let mut events = Events::default();
-        loop {
-            let page = self.list_events(&question).await?;
-            question.after = page.after()?;
-            events.entries.extend(page.entries);
-            events.unreadable.extend(page.unreadable);
-            if question.after.is_none() {
-                return Ok(events);
-            }
-        }
-    }
 
     /// Counts, rates and times over a range of time.
     async fn stats(&self, question: &StatsQuestion) -> Result<Stats, StoreError>;
@@ -252,32 +235,6 @@ pub enum StoreError {
     /// The row that was asked for cannot be read. All others can.
     #[error("the store holds a row that cannot be read: {0}")]
     Unreadable(UnreadableRow),
-}
-
-/// The events of one delivery: those that can be read, oldest first, and the names of all others.
-#[derive(Debug, Clone, Default)]
-pub struct Events {
-    /// Those that can be read.
-    pub entries: Vec<Evidence>,
-    /// Those that cannot.
-    pub unreadable: Vec<UnreadableRow>,
-}
-
-impl Deref for Events {
-    type Target = [Evidence];
-
-    fn deref(&self) -> &[Evidence] {
-        &self.entries
-    }
-}
-
-impl IntoIterator for Events {
-    type Item = Evidence;
-    type IntoIter = std::vec::IntoIter<Evidence>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
-    }
 }
 
 impl From<Fault> for StoreError {

@@ -4,6 +4,7 @@ use nexo_receiver::{cli::reprocess::reprocess, delivery::DeliveryId, store::quer
 
 use crate::support::{
     database::{Database, on_each_store},
+    evidence::EveryEvent as _,
     provider::event,
     receiver::Receiver,
 };

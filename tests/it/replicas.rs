@@ -4,7 +4,7 @@ use http::StatusCode;
 use nexo_receiver::delivery::DeliveryId;
 use tokio::task::JoinSet;
 
-use crate::support::{database::Database, provider::event, receiver::Receiver};
+use crate::support::{database::Database, evidence::EveryEvent as _, provider::event, receiver::Receiver};
 
 const EVENTS: usize = 1_000;
 const COPIES: usize = 64;

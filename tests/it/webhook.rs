@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     database::{Database, on_each_store},
+    evidence::EveryEvent as _,
     provider::{WEBHOOK_SECRET, event, sign, sign_with},
     receiver::Receiver,
     sender::Sender,

@@ -10,6 +10,7 @@ use super::{rounds, seed};
 use crate::support::{
     cluster::location,
     database::{Database, server_url},
+    evidence::EveryEvent as _,
     provider::event,
     receiver::{Receiver, options},
     relay::{Fault, Harm, Part, Relay, Way, Whose},

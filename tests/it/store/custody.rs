@@ -10,7 +10,10 @@ use nexo_receiver::{
 use super::{
     DELIVERED, FAILED, SECRET, SENT, Told, after, arrival, arrival_under, at, delivery, id, keep, secret,
 };
-use crate::support::database::{Database, on_each_store};
+use crate::support::{
+    database::{Database, on_each_store},
+    evidence::EveryEvent as _,
+};
 
 on_each_store! {
     every_field_of_a_delivery_comes_back,

@@ -19,6 +19,7 @@ use tokio::{runtime::Handle, sync::Mutex};
 use super::{DELIVERED, Told, after, id, keep};
 use crate::support::{
     database::{Database, on_each_store},
+    evidence::EveryEvent as _,
     rounds,
 };
 

@@ -10,7 +10,10 @@ use nexo_receiver::{
 };
 
 use super::{DELIVERED, Told, after, arrival, delivery, id, keep, refused_by_store};
-use crate::support::database::{Database, on_each_store};
+use crate::support::{
+    database::{Database, on_each_store},
+    evidence::EveryEvent as _,
+};
 
 on_each_store! {
     the_newest_comes_first_and_pages_are_stable,

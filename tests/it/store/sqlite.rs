@@ -17,7 +17,7 @@ use nexo_receiver::{
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{DELIVERED, FAILED, Told, arrival, delivery, folded, id, keep};
-use crate::support::database::Database;
+use crate::support::{database::Database, evidence::EveryEvent as _};
 
 fn options(database: &Database) -> Options {
     let Location::Sqlite(options) = database.location() else { panic!("this is no SQLite") };

@@ -18,7 +18,7 @@ use nexo_receiver::{
 use rustix::time::{ClockId, clock_gettime};
 use uuid::Uuid;
 
-use super::{provider::event, until::until};
+use super::{evidence::EveryEvent as _, provider::event, until::until};
 
 /// One event: which delivery, and what is told of it.
 pub type Event = (String, &'static str);
@@ -180,7 +180,7 @@ async fn look(store: &dyn Store, id: String, events: Vec<(&'static str, Answers)
     // A busy machine may be late with an answer.
     until(async || match store.events(&delivery).await {
         Ok(found) => {
-            evidence = found.entries;
+            evidence = found;
             true
         }
         Err(StoreError::Unavailable(_)) => false,

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod database;
 pub mod document;
+pub mod evidence;
 pub mod forward_proxy;
 pub mod guide;
 pub mod http;
